@@ -1,0 +1,28 @@
+"""The method: features, class evidence layer, evidence and penalties. Needs torch and nothing else."""
+
+from softcam.nn.convert import convert, input_shape
+from softcam.nn.evidence import Evidence
+from softcam.nn.features import Features, TimmFeatures, WatchedFeatures
+from softcam.nn.heads import LinearEvidence
+from softcam.nn.model import EvidenceModule, SoftCAM
+from softcam.nn.penalties import ElasticNet
+from softcam.nn.replay import check_cut, resolve_module, run_from, run_until
+from softcam.nn.report import ConversionReport
+
+__all__ = [
+    "ConversionReport",
+    "ElasticNet",
+    "Evidence",
+    "EvidenceModule",
+    "Features",
+    "LinearEvidence",
+    "SoftCAM",
+    "TimmFeatures",
+    "WatchedFeatures",
+    "check_cut",
+    "convert",
+    "input_shape",
+    "resolve_module",
+    "run_from",
+    "run_until",
+]

@@ -1,0 +1,93 @@
+"""SoftCAM: features, then evidence, then logits."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from softcam.nn.evidence import Evidence
+from softcam.nn.features import Features
+from softcam.nn.heads import LinearEvidence
+from softcam.nn.report import ConversionReport
+
+
+class SoftCAM(nn.Module):
+    """A classifier whose logits are the spatial mean of its class evidence maps.
+
+    `forward` returns logits only, so the model takes the place of the black box it came from; `evidence` returns
+    logits and maps from one pass. Make one with `softcam.convert`.
+
+    Args:
+        features: Extractor, images (N, C, H, W) to features (N, D, h, w).
+        head: Class evidence layer on these features.
+        conversion: What was found, copied and measured.
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
+
+    Reference:
+        Djoumessi & Berens, "SoftCAM: Making black box models self-explainable", MIDL 2026.
+    """
+
+    def __init__(
+        self, features: Features, head: LinearEvidence, conversion: ConversionReport, *, multi_label: bool = False
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+        self.conversion = conversion
+        self.multi_label = multi_label
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return self.head.num_classes
+
+    @property
+    def num_features(self) -> int:
+        """D, the channels of the features under the class evidence layer."""
+        return self.head.channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, K) of images (N, C, H, W), by the cheap path that makes no maps."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    def evidence(self, images: Tensor) -> Evidence:
+        """Return logits (N, K) and evidence maps (N, K, h, w) of images (N, C, H, W) from one forward pass."""
+        logits, maps = self.head.evidence(self.features(images))
+        return Evidence(logits, maps, self.multi_label)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Return the features (N, D, h, w) under the class evidence layer."""
+        features: Tensor = self.features(images)
+        return features
+
+    def get_classifier(self) -> nn.Module:
+        """Return the class evidence layer's 1x1 convolution."""
+        return self.head.classifier
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new, untrained class evidence layer in place.
+
+        Args:
+            num_classes: K, number of classes, >= 1.
+        """
+        self.head.reset(num_classes)
+
+    def with_evidence(self) -> EvidenceModule:
+        """Return a module with the same weights whose forward returns `Evidence`."""
+        return EvidenceModule(self)
+
+
+class EvidenceModule(nn.Module):
+    """A SoftCAM model whose forward returns `Evidence`: what DDP, torch.export and exporters wrap.
+
+    Args:
+        model: The model whose weights are shared.
+    """
+
+    def __init__(self, model: SoftCAM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Evidence:
+        """Return logits (N, K) and evidence maps (N, K, h, w) of images (N, C, H, W)."""
+        return self.model.evidence(images)
