@@ -1,0 +1,49 @@
+"""Tables of images, labels, patients and splits; augmentation; the Lightning data module; public data sets."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softcam.data.dataset import ImageDataset
+    from softcam.data.manifest import Manifest, check_manifest, read_manifest, write_manifest
+    from softcam.data.module import ImageDataModule
+    from softcam.data.splits import assign_splits
+    from softcam.data.transforms import Augmentation
+
+__all__ = [
+    "Augmentation",
+    "ImageDataModule",
+    "ImageDataset",
+    "Manifest",
+    "assign_splits",
+    "check_manifest",
+    "read_manifest",
+    "write_manifest",
+]
+
+# Reading a table must not wait for Lightning and torchvision.
+_HOMES = {
+    "Augmentation": "transforms",
+    "ImageDataModule": "module",
+    "ImageDataset": "dataset",
+    "Manifest": "manifest",
+    "assign_splits": "splits",
+    "check_manifest": "manifest",
+    "read_manifest": "manifest",
+    "write_manifest": "manifest",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
