@@ -1,0 +1,264 @@
+"""Untrusted bytes become pixels, or one short reason why not.
+
+Only the decoders of PNG, JPEG, TIFF, BMP, WebP and GIF ever run; the content decides which, not the file name. Colour
+profiles are not applied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from softcam.errors import ImageError
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
+
+# What Pillow's decoders are known to raise on damaged bytes. RuntimeError stands for NotImplementedError and
+# RecursionError as well; Warning is met when the user turned warnings into errors.
+_DECODER_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError, Warning, struct.error, zlib.error,
+)  # fmt: skip
+_BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La"})
+_COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr"})
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_WHITE_IS_ZERO = 258, 262, 0
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What an image file may cost at most.
+
+    Args:
+        max_pixels: Height times width, checked before any pixel is decoded. Pillow's own bomb check stays in force.
+        max_bytes: Size of the encoded file.
+        min_side: Least height and width in pixels.
+
+    Raises:
+        ValueError: If a limit is below 1.
+    """
+
+    max_pixels: int = 89_478_485
+    max_bytes: int = 512 * 1024 * 1024
+    min_side: int = 2
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if (value := getattr(self, field.name)) < 1:
+                raise ValueError(f"Expected `{field.name}` to be at least 1, but got {value}.")
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """An upright image as it was stored, grey or RGB, 8 or 16 bits.
+
+    Args:
+        pixels: (H, W) grey or (H, W, 3) RGB, uint8 or uint16, read-only; 0 is black, the type's maximum is white.
+        format: The file format that was found ("PNG", "JPEG", ...), or "array".
+        digest: SHA-256 of the file's bytes, or of the pixels of an array, in hexadecimal.
+    """
+
+    pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    format: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        # A slice is made contiguous here, once, rather than at every resize.
+        object.__setattr__(self, "pixels", np.ascontiguousarray(self.pixels))
+        self.pixels.setflags(write=False)
+
+    @property
+    def height(self) -> int:
+        """Height of the upright image in pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width of the upright image in pixels."""
+        return int(self.pixels.shape[1])
+
+    def to_float(self) -> npt.NDArray[np.float32]:
+        """Return the pixels as (H, W, C) float32 in [0, 1], with C = 1 for grey and 3 for RGB."""
+        scale = np.float32(np.iinfo(self.pixels.dtype).max)
+        return self.pixels.reshape(self.height, self.width, -1).astype(np.float32) / scale
+
+    def to_rgb8(self) -> npt.NDArray[np.uint8]:
+        """Return the pixels as (H, W, 3) uint8 for display; 16-bit values are rounded to 8 bits."""
+        pixels = np.atleast_3d(self.pixels)
+        if pixels.dtype == np.uint16:
+            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.ascontiguousarray(np.broadcast_to(pixels, (self.height, self.width, 3)), dtype=np.uint8)
+
+
+def decode_image(source: str | Path | bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Decode one image file safely.
+
+    The EXIF orientation is applied. Transparent pixels are composited on black. Palettes and CMYK become RGB, bilevel
+    images become 8-bit grey. 16-bit grey keeps its 16 bits, whatever its byte order (12-bit TIFF is stretched to them,
+    min-is-white is inverted); 16-bit colour keeps the upper 8 bits. Floating-point TIFF is accepted where every value
+    lies in [0, 1]. A file that holds several equal images (multi-page TIFF, animation) is refused, since any choice
+    would be a guess; of a multi-picture JPEG the first, which is the photograph, is taken.
+
+    Args:
+        source: A path, or the file's bytes.
+        limits: What the file may cost at most.
+
+    Returns:
+        The upright pixels with the file's format and digest.
+
+    Raises:
+        ImageError: If this is not a usable image. The message is a short reason and names no path.
+        RuntimeError: If Pillow was told, process-wide, to pass truncated images off as whole.
+        TypeError: If `source` is neither a path nor bytes.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise RuntimeError(
+            "Expected `PIL.ImageFile.LOAD_TRUNCATED_IMAGES` to be False, but got True. "
+            "Reset it: truncated images would pass for whole ones."
+        )
+    content = _read(source, limits.max_bytes)
+    with _reasons(limits), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        _check_size(image.width, image.height, limits)
+        _check_single(image)
+        pixels = _to_pixels(image)
+    return DecodedImage(pixels, str(image.format), hashlib.sha256(content).hexdigest())
+
+
+def image_from_array(array: npt.ArrayLike, *, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Take an image that is already in memory; the array is copied.
+
+    Args:
+        array: (H, W), (H, W, 1) or (H, W, 3); uint8, uint16, or floating point in [0, 1], which is kept with 16 bits.
+        limits: What the image may cost at most.
+
+    Returns:
+        The image; its digest is over type, shape and pixels.
+
+    Raises:
+        ImageError: If shape, size, type or values do not fit.
+
+    Example:
+        >>> image_from_array(np.zeros((4, 6), np.uint8)).width
+        6
+    """
+    values = np.asarray(array)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] == 3):
+        raise ImageError(f"array of shape {values.shape}, expected (H, W), (H, W, 1) or (H, W, 3)")
+    _check_size(values.shape[1], values.shape[0], limits)
+    pixels = _to_integers(values)
+    head = f"{pixels.dtype.name}{pixels.shape}".encode()
+    return DecodedImage(pixels, "array", hashlib.sha256(head + pixels.tobytes()).hexdigest())
+
+
+def _read(source: str | Path | bytes, max_bytes: int) -> bytes:
+    content = source if isinstance(source, bytes) else _read_file(source, max_bytes)
+    if not content:
+        raise ImageError("file is empty")
+    if len(content) > max_bytes:
+        raise ImageError(f"file is larger than {max_bytes} bytes")
+    return content
+
+
+def _read_file(source: str | Path, max_bytes: int) -> bytes:
+    if not isinstance(source, str | Path):
+        raise TypeError(f"Expected `source` to be a path or bytes, but got {type(source).__name__}.")
+    path = Path(source)
+    try:
+        # A pipe or a device could block or never end, so it is not even opened.
+        if path.exists() and not path.is_file():
+            raise ImageError("not a regular file")
+        with path.open("rb") as stream:
+            return stream.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise ImageError("file not found") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ImageError(f"file cannot be read: {(reason or 'invalid name').lower()}") from None
+
+
+@contextmanager
+def _reasons(limits: DecodeLimits) -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError; Pillow's own texts may show addresses or content."""
+    try:
+        yield
+    except _BOMB_ERRORS:
+        raise ImageError(f"more than {limits.max_pixels} pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError("not a readable PNG, JPEG, TIFF, BMP, WebP or GIF image") from None
+    except _DECODER_ERRORS as error:
+        raise ImageError("image data are truncated or damaged") from error
+
+
+def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageError(f"{width}x{height} is more than {limits.max_pixels} pixels")
+    if min(width, height) < limits.min_side:
+        raise ImageError(f"{width}x{height} pixels, expected at least {limits.min_side} on each side")
+
+
+def _check_single(image: Image.Image) -> None:
+    # The further pictures of an MPO, which is what phones write under the name of JPEG, are previews of the first.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageError(f"{image.format} file with more than one image")
+
+
+def _to_pixels(image: ImageFile.ImageFile) -> npt.NDArray[Any]:
+    tags = dict(getattr(image, "tag_v2", {}))
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        return _grey16(np.asarray(upright).astype(np.uint16), tags)
+    if upright.mode in {"I", "F"}:
+        return _to_integers(np.asarray(upright))
+    return _eight_bits(upright)
+
+
+def _grey16(pixels: npt.NDArray[np.uint16], tags: dict[int, Any]) -> npt.NDArray[np.uint16]:
+    """Stretch and invert what Pillow hands over as stored."""
+    if tags.get(_TIFF_BITS) == (12,):
+        pixels = pixels * np.uint16(16) + pixels // np.uint16(256)
+    if tags.get(_TIFF_PHOTOMETRIC) == _TIFF_WHITE_IS_ZERO:
+        pixels = np.invert(pixels)
+    return pixels
+
+
+def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    grey = image.mode in _GREY_MODES
+    if not grey and image.mode not in _COLOUR_MODES:
+        raise ImageError(f"{image.mode} pixels are not supported")
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L" if grey else "RGB"))
+    # Premultiplied by alpha is the same as composited on black.
+    premultiplied = image.convert("LA").convert("La") if grey else image.convert("RGBA").convert("RGBa")
+    pixels = np.asarray(premultiplied)
+    return pixels[..., 0] if grey else pixels[..., :3]
+
+
+def _to_integers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a copy, uint8 and uint16 as they are and floats in [0, 1] as uint16; refuse the rest."""
+    native = values.dtype.newbyteorder("=")
+    if native in (np.uint8, np.uint16):
+        return values.astype(native)
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ImageError(f"{values.dtype.name} pixels, which have no known full scale")
+    if not np.isfinite(values).all():
+        raise ImageError("pixels hold NaN or infinity")
+    if values.min() < 0 or values.max() > 1:
+        raise ImageError("floating-point pixels outside [0, 1], which have no known full scale")
+    return np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
