@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from softcam.evaluation import EvaluationResult
+from softcam.reporting.report import (
+    Chart,
+    class_names,
+    consistency_rows,
+    curve_ends,
+    draw_charts,
+    positive_share,
+    render_report,
+    write_report,
+)
+
+_VOID = {"meta", "br", "input", "hr", "link", "img"}
+
+
+class _Page(HTMLParser):
+    """Collects elements and attributes, and checks that every element is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def _render(result: EvaluationResult, title: str = "A report") -> str:
+    """Return the page without charts, which take most of the time."""
+    return render_report(result, {}, title=title)
+
+
+@pytest.fixture(scope="module")
+def charts(result: EvaluationResult) -> dict[str, Chart]:
+    return draw_charts(result)
+
+
+@pytest.fixture(scope="module")
+def text(result: EvaluationResult, charts: dict[str, Chart]) -> str:
+    return render_report(result, charts, title="A report")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> _Page:
+    return _Page(text)
+
+
+def test_write_report_writes_page_and_figures(
+    result: EvaluationResult, tmp_path: Path, text: str, charts: dict[str, Chart]
+) -> None:
+    path = write_report(result, tmp_path / "new" / "out", title="A report")
+    assert path == tmp_path / "new" / "out" / "report.html"
+    assert path.read_text(encoding="utf-8") == text
+    names = sorted(entry.name for entry in (path.parent / "figures").iterdir())
+    assert names == [f"{name}.png" for name in sorted(charts)]
+    assert set(draw_charts(result)) == {
+        "noninferiority",
+        "roc",
+        "precision-recall",
+        "calibration",
+        "deletion",
+        "insertion",
+    }
+    assert all(entry.read_bytes().startswith(b"\x89PNG") for entry in (path.parent / "figures").iterdir())
+    assert not [entry for entry in path.parent.rglob("*") if "partial" in entry.name]
+
+
+def test_title_is_used_and_escaped(result: EvaluationResult) -> None:
+    text = _render(result, title="<i>T</i>")
+    assert "<title>&lt;i&gt;T&lt;/i&gt;</title>" in text
+
+
+def test_page_asks_for_nothing(text: str, page: _Page) -> None:
+    (policy,) = [entry["content"] for entry in page.of("meta") if entry.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    assert not [
+        tag for tag, _ in page.elements if tag in {"script", "link", "iframe", "object", "embed", "form", "base"}
+    ]
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "action", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:image/png;base64,")), value
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    outside = set(re.findall(r"https?://[^\s\"'<>)]+", text))
+    assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_ids_are_unique_and_links_lead_somewhere(page: _Page) -> None:
+    ids = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
+    assert [name for name, count in ids.items() if count > 1] == []
+    for _, attributes in page.elements:
+        for name in ("href", "xlink:href"):
+            value = attributes.get(name) or ""
+            assert not value.startswith("#") or value[1:] in ids
+        for name in ("aria-labelledby", "for"):
+            assert attributes.get(name) is None or attributes[name] in ids
+
+
+def test_headings_descend_one_level_at_a_time(page: _Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_everything_drawn_has_words(page: _Page) -> None:
+    for attributes in page.of("svg"):
+        described = attributes.get("aria-label") or attributes.get("aria-labelledby")
+        assert described or attributes.get("aria-hidden") == "true"
+    assert len(page.of("caption")) == len(page.of("table"))
+    assert all(attributes.get("scope") in {"col", "row", "rowgroup"} for attributes in page.of("th"))
+
+
+def test_page_says_what_was_decided(page: _Page) -> None:
+    assert "34 of 40 test images were classified correctly" in page.text
+    assert "at most 0.015 below that of the black box" in page.text
+    assert "average to the logits" in page.text
+    assert "What a map does and does not show" in page.text
+    assert "exact at the 3 × 3 cells" in page.text  # noqa: RUF001 - the page writes a true multiplication sign
+    assert "SoftCAM 0.400" in page.text
+    assert "black box 0." not in page.text.split("Threshold")[1].split("chosen")[0]
+
+
+def test_every_case_has_its_account(result: EvaluationResult, page: _Page) -> None:
+    assert page.text.count("Evidence for defect against intact : sum =") == 1
+    assert page.text.count("Evidence for intact against defect : sum =") == 2
+    for case in result.gallery:
+        assert case.image_id in page.text
+    assert len([entry for entry in page.of("svg") if (entry.get("aria-label") or "").startswith("Evidence for")]) == 3
+    assert len([entry for entry in page.of("rect") if entry.get("class") == "cell"]) == 27
+    assert "of the black box: own scales" in page.text
+
+
+def test_provenance_is_complete_and_long_lists_are_folded(page: _Page) -> None:
+    for expected in (
+        "softcam evaluate model",
+        "d1" * 32,
+        "f1" * 32,
+        "takes long",
+        "resamples",
+        "mean, blur",
+        "truncated",
+    ):
+        assert expected in page.text
+    assert "20 entries" in page.text
+    assert "6 entries" in page.text
+    assert "undefined none" in page.text
+
+
+def test_failed_images_are_told(make_result: Callable[..., EvaluationResult]) -> None:
+    counts = {"test": 40, "failed": 3, "faithfulness": 20}
+    assert "3 of 43 test images could not be used" in _Page(_render(make_result(counts=counts))).text
+
+
+def test_best_is_marked_only_when_shown(make_result: Callable[..., EvaluationResult], page: _Page) -> None:
+    assert "No method is marked best" in page.text
+    assert "● best" not in page.text
+    rows = [
+        {"metric": "gini", "method": name, "against": "evidence", "low": -0.2, "high": -0.1, "p_holm": 0.001}
+        for name in ("grad_cam", "random")
+    ]
+    found = _Page(_render(make_result(comparisons=rows)))
+    assert found.text.count("● best") == 2  # the legend and one cell
+    assert found.text.count("worse than SoftCAM evidence") == 2
+
+
+def test_names_from_data_are_escaped(make_result: Callable[..., EvaluationResult]) -> None:
+    evil = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>')
+    base = make_result(evil)
+    gallery = tuple(replace(case, image_id="<script>alert(2)</script>.png") for case in base.gallery)
+    provenance = base.provenance | {
+        "command": "<script>alert(3)</script>",
+        "note": {"<b>": ["<script>alert(4)</script>"]},
+    }
+    curves = base.curves.assign(fill="<script>alert(5)</script>", method="<script>alert(6)</script>")
+    benchmark = base.benchmark.assign(method="<script>alert(7)</script>", metric="<script>alert(8)</script>")[:1]
+    result = replace(base, gallery=gallery, provenance=provenance, curves=curves, benchmark=benchmark)
+    text = render_report(result, {"deletion": draw_charts(result)["deletion"]}, title="A report")
+    page = _Page(text)
+    assert "<script" not in text
+    assert page.of("img") == []
+    assert page.of("b") != []
+    for index in range(1, 9):
+        assert f"<script>alert({index})</script>" in page.text
+
+
+def test_page_without_twin_methods_and_gallery(bare_result: EvaluationResult) -> None:
+    page = _Page(_render(bare_result))
+    assert "Black box" not in page.text
+    assert "there was no black box to compare with" in page.text
+    assert "Per method" not in page.text
+    ids = [attributes.get("id") for attributes in page.of("section")]
+    assert ids == ["summary", "performance", "meaning", "maps", "provenance"]
+    assert set(draw_charts(bare_result)) == {"roc", "precision-recall", "calibration"}
+
+
+def test_a_sum_below_zero_is_explained(result: EvaluationResult, page: _Page) -> None:
+    case = result.gallery[0]
+    turned = replace(case, margin=-case.margin, logits=case.logits[::-1].copy(), maps=case.maps[::-1].copy())
+    assert "Where a sum is negative" in _Page(_render(replace(result, gallery=(turned,)))).text
+    assert "Where a sum is negative" not in page.text
+
+
+def test_alt_texts_carry_the_numbers(charts: dict[str, Chart]) -> None:
+    assert "SoftCAM 0.850" in charts["roc"].alt
+    assert "black box 0.860" in charts["roc"].alt
+    assert "Grad-CAM 0.700" in charts["deletion"].alt
+    assert "0.015" in charts["noninferiority"].alt
+
+
+def test_curve_ends_are_a_table_of_the_figure(result: EvaluationResult) -> None:
+    rows = curve_ends(result.curves.sample(frac=1, random_state=0))
+    assert len(rows) == 12
+    row = next(row for row in rows if (row["curve"], row["fill"], row["method"]) == ("deletion", "mean", "Grad-CAM"))
+    assert (row["first"], row["mean"], row["n"]) == ("0.900", "0.700", "20")
+    assert row["last"].startswith("0.500 (0.400")
+    assert row["fraction"].startswith("50")
+    assert curve_ends(pd.DataFrame(columns=list(result.curves.columns))) == ()
+
+
+def test_small_parts(result: EvaluationResult) -> None:
+    assert positive_share([[6, 0], [1, 1]]) == 0.25
+    assert positive_share([[0, 0], [0, 0]]) is None
+    assert positive_share([[1, 0, 0]] * 3) is None
+    assert positive_share(None) is None
+    assert class_names(result) == ("intact", "defect")
+    assert [row["title"] for row in consistency_rows({"gini": {"value": 1, "low": 0, "high": 2, "n": 3}, "x": 1})] == [
+        "Sparseness"
+    ]
