@@ -1,0 +1,80 @@
+"""Grad-CAM and LayerCAM through the grad-cam library, as raw maps at the layer's own resolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softcam.attribution.layers import find_target_layer
+from softcam.attribution.libraries import load_library
+
+
+def grad_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    """Return Grad-CAM maps (N, h, w): relu of the features weighted by their spatially averaged gradients.
+
+    `map = relu(sum_d mean_xy(d logit / d feature_d) * feature_d)` at the layer that `find_target_layer` names. The
+    library would scale each map to [0, 1] and resize it to the image; both steps are left out here, so the values
+    keep their size and the grid is the layer's.
+
+    Args:
+        model: Any module with a spatial layer.
+        images: Images (N, C, H, W) as the model expects them.
+        target: Class indices (N,).
+
+    Returns:
+        Maps (N, h, w), not negative, float32.
+
+    Raises:
+        MissingExtraError: If the grad-cam library is not installed.
+        UnsupportedModelError: If the model has no spatial layer.
+
+    Reference:
+        Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
+    """
+    return _run("GradCAM", model, images, target)
+
+
+def layer_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    """Return LayerCAM maps (N, h, w): relu of the features weighted by their positive gradients, cell by cell.
+
+    `map = relu(sum_d relu(d logit / d feature_d) * feature_d)`, neither scaled nor resized (see `grad_cam`).
+
+    Args:
+        model: Any module with a spatial layer.
+        images: Images (N, C, H, W) as the model expects them.
+        target: Class indices (N,).
+
+    Returns:
+        Maps (N, h, w), not negative, float32.
+
+    Raises:
+        MissingExtraError: If the grad-cam library is not installed.
+        UnsupportedModelError: If the model has no spatial layer.
+
+    Reference:
+        Jiang et al., "LayerCAM", IEEE TIP 2021, equations 6 to 8.
+    """
+    return _run("LayerCAM", model, images, target)
+
+
+def _run(name: str, model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    library = load_library("pytorch_grad_cam", package="grad-cam")
+    targets_module = load_library("pytorch_grad_cam.utils.model_targets", package="grad-cam")
+    layer = model.get_submodule(find_target_layer(model, images))
+    # Cloned because a later in-place ReLU would overwrite the features that the library keeps by reference.
+    cam = getattr(library, name)(model, [layer], reshape_transform=torch.clone)
+    try:
+        targets = [targets_module.ClassifierOutputTarget(int(index)) for index in target]
+        return _raw_map(cam, layer, images.detach().clone().requires_grad_(), targets)
+    finally:
+        cam.activations_and_grads.release()
+
+
+def _raw_map(cam: Any, layer: nn.Module, images: Tensor, targets: list[Any]) -> Tensor:
+    cam.forward(images, targets)
+    recorded = cam.activations_and_grads
+    activations, gradients = recorded.activations[-1], recorded.gradients[-1]
+    signed = cam.get_cam_image(images, layer, targets, activations.numpy(), gradients.numpy(), eigen_smooth=False)
+    return torch.from_numpy(signed).relu().float().to(images.device)

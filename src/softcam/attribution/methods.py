@@ -1,0 +1,162 @@
+"""The registry of explanation methods and the one way to call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from softcam.attribution.cams import grad_cam, layer_cam
+from softcam.attribution.evidence import evidence_map, evidence_margin
+from softcam.attribution.floors import random_map
+from softcam.attribution.gradients import guided_backprop, integrated_gradients
+from softcam.attribution.state import borrowed, checked_output
+from softcam.errors import RunError
+
+Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An explanation method and what one should know before comparing it.
+
+    Args:
+        name: The key in `METHODS`.
+        title: The name as a figure or table shows it.
+        run: Maps (model, images (N, C, H, W), target (N,)) to maps (N, h, w).
+        cost: `forward` (at most one forward pass), `gradient` (one forward and backward), `many` (dozens of them).
+        needs_softcam: Whether the model must be a SoftCAM.
+        reference: Where the method was published.
+        notes: What limits the comparison, in one or two sentences.
+    """
+
+    name: str
+    title: str
+    run: Run
+    cost: Literal["forward", "gradient", "many"]
+    needs_softcam: bool
+    reference: str
+    notes: str = ""
+
+
+_ALL = (
+    Method(
+        "evidence", "SoftCAM evidence", evidence_map, "forward", needs_softcam=True,
+        reference="Djoumessi & Berens, MIDL 2026",
+        notes="The map of the target class. It is what the logit was computed from; its mean is the logit.",
+    ),
+    Method(
+        "evidence_margin", "SoftCAM margin", evidence_margin, "forward", needs_softcam=True,
+        reference="Djoumessi & Berens, MIDL 2026",
+        notes="Target class minus its strongest rival. Its mean is the log-odds of the two.",
+    ),
+    Method(
+        "grad_cam", "Grad-CAM", grad_cam, "gradient", needs_softcam=False,
+        reference="Selvaraju et al., ICCV 2017",
+        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+    ),
+    Method(
+        "layer_cam", "LayerCAM", layer_cam, "gradient", needs_softcam=False,
+        reference="Jiang et al., IEEE TIP 2021",
+        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+    ),
+    Method(
+        "integrated_gradients", "Integrated Gradients", integrated_gradients, "many", needs_softcam=False,
+        reference="Sundararajan et al., ICML 2017",
+        notes="By captum: 50 Gauss-Legendre steps from zero in normalised space, signed channel sum.",
+    ),
+    Method(
+        "guided_backprop", "Guided Backprop", guided_backprop, "gradient", needs_softcam=False,
+        reference="Springenberg et al., ICLR 2015",
+        notes="By captum, whose rule covers nn.ReLU; extended here to nn.ReLU6. Other activations and ReLUs called as "
+        "functions keep their ordinary gradient; a model without ReLU modules is refused. Signed channel sum.",
+    ),
+    Method(
+        "random", "Random map", random_map, "forward", needs_softcam=False,
+        reference="The floor: independent uniform values",
+        notes="Knows neither the model nor the target; seeded by the image, so it is the same in every run.",
+    ),
+)  # fmt: skip
+
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+
+
+def list_methods() -> tuple[str, ...]:
+    """Return the names of all methods.
+
+    Example:
+        >>> "grad_cam" in list_methods()
+        True
+    """
+    return tuple(METHODS)
+
+
+def get_method(name: str) -> Method:
+    """Return the method called `name`.
+
+    Raises:
+        ValueError: If there is none; the message names the closest.
+    """
+    if name not in METHODS:
+        close = get_close_matches(name, METHODS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"Expected `method` to be one of {', '.join(METHODS)}, but got {name!r}.{hint}")
+    return METHODS[name]
+
+
+def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    """Return one map per image that says where a method sees reasons for the image's target class.
+
+    Maps are raw: their unit, sign and grid are the method's own. The model runs in evaluation mode and is given back
+    as it came: modes, `requires_grad`, gradients and hooks, also after an exception.
+
+    Args:
+        method: A name of `list_methods()`.
+        model: Maps images to logits (N, K).
+        images: Images (N, C, H, W), floating point and finite, as the model expects them.
+        target: Class indices (N,), an integer type.
+
+    Returns:
+        Maps (N, h, w), float32, detached, on the device of `images`.
+
+    Raises:
+        ValueError: If the method is unknown, or an argument has another shape or range.
+        TypeError: If `images` or `target` have another dtype.
+        UnsupportedModelError: If the method is not defined for this model.
+        MissingExtraError: If the method's library is not installed.
+        RunError: If a map holds NaN or infinity.
+    """
+    chosen = get_method(method)
+    classes = _check_target(target, _check_images(images))
+    if not len(images):
+        raise ValueError("Expected `images` to hold at least one image, but got none.")
+    with borrowed(model), checked_output(model, classes), torch.inference_mode(mode=False), torch.enable_grad():
+        maps = chosen.run(model, images, classes).detach()
+    unusable = int((~maps.flatten(1).isfinite().all(dim=1)).sum())
+    if unusable:
+        raise RunError(f"Expected finite maps from {method!r}, but {unusable} of {len(maps)} hold NaN or infinity.")
+    return maps
+
+
+def _check_images(images: Tensor) -> Tensor:
+    if not images.is_floating_point():
+        raise TypeError(f"Expected `images` to be floating point, but got {images.dtype}.")
+    if images.ndim != 4:
+        raise ValueError(f"Expected `images` to be (N, C, H, W), but got {tuple(images.shape)}.")
+    if not bool(images.isfinite().all()):
+        raise ValueError("Expected `images` to be finite, but got NaN or infinity.")
+    return images
+
+
+def _check_target(target: Tensor, images: Tensor) -> Tensor:
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise TypeError(f"Expected `target` to be of an integer type, but got {target.dtype}.")
+    if target.shape != images.shape[:1]:
+        raise ValueError(f"Expected `target` to be ({len(images)},), but got {tuple(target.shape)}.")
+    if target.numel() and int(target.min()) < 0:
+        raise ValueError("Expected `target` to be class indices, but got a negative one.")
+    return target.to(images.device, torch.long)

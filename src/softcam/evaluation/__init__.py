@@ -1,0 +1,10 @@
+"""Model x method x metric: one honest comparison on the same test images."""
+
+from __future__ import annotations
+
+from softcam.evaluation.evaluate import evaluate
+from softcam.evaluation.predictions import Progress
+from softcam.evaluation.result import EvaluationResult, GalleryCase, write_evaluation
+from softcam.evaluation.settings import EvaluationSettings
+
+__all__ = ["EvaluationResult", "EvaluationSettings", "GalleryCase", "Progress", "evaluate", "write_evaluation"]

@@ -1,0 +1,212 @@
+"""Every explanation method on the same images, gathered into tables with intervals and paired differences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softcam.attribution import Method, attribute, get_method
+from softcam.data.manifest import Manifest
+from softcam.errors import MissingExtraError, UnsupportedModelError
+from softcam.evaluation.classification import summarize
+from softcam.evaluation.images import ImageBatch, read_batches
+from softcam.evaluation.measures import Measured, Subject, choose_subject, list_metrics, measure_maps
+from softcam.evaluation.models import Contestants
+from softcam.evaluation.predictions import Floats, Indices, Predictions, Progress
+from softcam.evaluation.settings import EvaluationSettings
+from softcam.evaluation.subsamples import draw_stratified
+from softcam.metrics import count_patches, holm, paired_bootstrap
+
+REFERENCE = "evidence"
+"""The method that all others are compared with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What the methods were found to be worth.
+
+    Args:
+        benchmark: One row per method and metric.
+        curves: One row per method, curve, fill and point.
+        differences: Paired differences, method minus `REFERENCE` on the same images, with Holm-corrected p-values.
+        seconds: Seconds per image that the maps alone took, by method.
+        undefined: Why a method has no maps, by method.
+        images: Positions, among the predictions, of the images that all methods explained.
+        slow_images: Those that methods of cost "many" explained.
+    """
+
+    benchmark: pd.DataFrame
+    curves: pd.DataFrame
+    differences: list[dict[str, Any]]
+    seconds: dict[str, float]
+    undefined: dict[str, str]
+    images: Indices
+    slow_images: Indices
+
+
+class _Scores:
+    """Values of one method, filled batch by batch; NaN for images that it did not explain."""
+
+    def __init__(self, method: Method, wanted: NDArray[np.bool_], settings: EvaluationSettings) -> None:
+        self.method = method
+        self.wanted = wanted
+        self.values = {name: np.full(len(wanted), np.nan) for name in list_metrics(settings.fills)}
+        size = len(wanted), len(settings.points)
+        kinds = [(curve, fill) for curve in ("deletion", "insertion") for fill in settings.fills]
+        self.curves = {kind: np.full(size, np.nan) for kind in kinds}
+        self.seconds = 0.0
+        self.explained = 0
+        self.reason = ""
+
+    def add(self, measured: Measured, places: Indices) -> None:
+        for name, values in measured.values.items():
+            self.values[name][places] = values.cpu().numpy()
+        for kind, curves in measured.curves.items():
+            self.curves[kind][places] = curves.cpu().numpy()
+
+
+def compare_methods(
+    models: Contestants,
+    manifest: Manifest,
+    predictions: Predictions,
+    settings: EvaluationSettings,
+    *,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Explain the same images by every method and measure the maps.
+
+    Post-hoc methods explain the black box where there is one, SoftCAM's own maps the SoftCAM. Every map is of the class
+    that the explained model finds most probable, and deletion and insertion follow that model's probability of it.
+
+    Args:
+        models: The models.
+        manifest: The images.
+        predictions: Which images could be read, their labels and patients.
+        settings: Methods, sizes, points, fills and seeds.
+        progress: Told after each method and batch, with stage "explain".
+    """
+    chosen = draw_stratified(predictions.targets, settings.explained, seed=settings.seed)
+    slow = chosen[draw_stratified(predictions.targets[chosen], settings.explained_slowly, seed=settings.seed)]
+    table = [_start(name, chosen, slow, settings) for name in settings.methods]
+    rows = [int(row) for row in predictions.rows[chosen]]
+    done, steps = 0, -(-len(rows) // settings.batch_size) * len(table)
+    place = {row: position for position, row in enumerate(rows)}
+    for batch in read_batches(manifest, rows, models.preprocessing, batch_size=settings.batch_size):
+        subjects: dict[int, Subject] = {}
+        for scores in table:
+            _explain(scores, models, batch, place, subjects, settings)
+            done += 1
+            if progress is not None:
+                progress("explain", done, steps)
+    groups = None if predictions.patients is None else predictions.patients[chosen]
+    side = models.preprocessing.size
+    return Comparison(
+        benchmark=_tabulate(table, groups, settings),
+        curves=_tabulate_curves(table, groups, settings, total=count_patches((side, side), settings.patch_side(side))),
+        differences=_difference_from_reference(table, groups, settings),
+        seconds={scores.method.name: scores.seconds / scores.explained for scores in table if scores.explained},
+        undefined={scores.method.name: scores.reason for scores in table if scores.reason},
+        images=chosen,
+        slow_images=slow,
+    )
+
+
+def _start(name: str, chosen: Indices, slow: Indices, settings: EvaluationSettings) -> _Scores:
+    method = get_method(name)
+    return _Scores(method, np.isin(chosen, slow if method.cost == "many" else chosen), settings)
+
+
+def _explain(
+    scores: _Scores,
+    models: Contestants,
+    batch: ImageBatch,
+    place: dict[int, int],
+    subjects: dict[int, Subject],
+    settings: EvaluationSettings,
+) -> None:
+    places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
+    wanted = scores.wanted[places]
+    if scores.reason or not wanted.any():
+        return
+    model = models.explained_by(scores.method)
+    if id(model) not in subjects:
+        subjects[id(model)] = choose_subject(model, models.to_device(batch.images), settings.fills)
+    subject = subjects[id(model)].take(torch.from_numpy(wanted))
+    try:
+        maps = _time_maps(scores, subject)
+    except (UnsupportedModelError, MissingExtraError) as error:
+        scores.reason = str(error)
+        return
+    patch = settings.patch_side(models.preprocessing.size)
+    scores.add(measure_maps(subject, maps, patch=patch, settings=settings), places[wanted])
+
+
+def _time_maps(scores: _Scores, subject: Subject) -> Tensor:
+    started = time.perf_counter()
+    maps = attribute(scores.method.name, subject.model, subject.images, subject.target)
+    scores.seconds += time.perf_counter() - started
+    scores.explained += len(maps)
+    return maps
+
+
+def _tabulate(
+    table: Sequence[_Scores], groups: NDArray[np.object_] | None, settings: EvaluationSettings
+) -> pd.DataFrame:
+    columns = ["method", "metric", "direction", "value", "low", "high", "n", "undefined"]
+    rows = []
+    for scores in table:
+        for metric, direction in list_metrics(settings.fills).items():
+            values = scores.values[metric][scores.wanted]
+            found = summarize(values, _of(groups, scores.wanted), settings)
+            rows.append((scores.method.name, metric, direction, *found, len(values) - found.n))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _tabulate_curves(
+    table: Sequence[_Scores], groups: NDArray[np.object_] | None, settings: EvaluationSettings, *, total: int
+) -> pd.DataFrame:
+    columns = ["method", "curve", "fill", "patches", "fraction", "probability", "low", "high", "n"]
+    rows = []
+    for scores in table:
+        for (curve, fill), values in scores.curves.items():
+            for patches, column in zip(settings.points, values[scores.wanted].T, strict=True):
+                found = summarize(column, _of(groups, scores.wanted), settings)
+                if found.n:
+                    rows.append((scores.method.name, curve, fill, patches, patches / total, *found))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _difference_from_reference(
+    table: Sequence[_Scores], groups: NDArray[np.object_] | None, settings: EvaluationSettings
+) -> list[dict[str, Any]]:
+    reference = next((scores for scores in table if scores.method.name == REFERENCE and scores.explained), None)
+    if reference is None:
+        return []
+    records = []
+    for scores in table:
+        for metric in list_metrics(settings.fills):
+            if scores is not reference and scores.explained:
+                pair = scores.values[metric], reference.values[metric]
+                found = _paired(*pair, groups, settings)
+                records.append({"method": scores.method.name, "against": REFERENCE, "metric": metric, **found})
+    adjusted = holm([record["p"] for record in records]).tolist() if records else []
+    return [record | {"p_holm": p} for record, p in zip(records, adjusted, strict=True)]
+
+
+def _paired(
+    values: Floats, reference: Floats, groups: NDArray[np.object_] | None, settings: EvaluationSettings
+) -> dict[str, Any]:
+    found = paired_bootstrap(values, reference, groups=groups, resamples=settings.resamples, seed=settings.seed)
+    return {"difference": found.value, "low": found.low, "high": found.high, "n": found.n, "p": found.p_value}
+
+
+def _of(groups: NDArray[np.object_] | None, wanted: NDArray[np.bool_]) -> NDArray[np.object_] | None:
+    return None if groups is None else groups[wanted]

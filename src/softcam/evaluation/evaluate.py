@@ -1,0 +1,98 @@
+"""The evaluation of a bundle on a manifest: predictions, comparison of methods, gallery, provenance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from softcam.data.manifest import Manifest
+from softcam.evaluation.classification import check_consistency, classify
+from softcam.evaluation.comparison import Comparison, compare_methods
+from softcam.evaluation.gallery import collect_cases
+from softcam.evaluation.models import Contestants, load_contestants
+from softcam.evaluation.predictions import Predictions, Progress, predict_images, tabulate_predictions
+from softcam.evaluation.provenance import record_provenance
+from softcam.evaluation.result import EvaluationResult
+from softcam.evaluation.settings import EvaluationSettings
+
+
+def evaluate(
+    model_path: str | Path,
+    manifest: Manifest,
+    *,
+    black_box_path: str | Path | None = None,
+    settings: EvaluationSettings | None = None,
+    progress: Progress | None = None,
+) -> EvaluationResult:
+    """Evaluate a SoftCAM model, against its black-box twin where there is one.
+
+    Both models run once over every image; the identity of maps and logits is checked on every prediction. Explanation
+    methods are compared on a seeded, stratified part of the images. Without a twin, post-hoc methods explain the
+    SoftCAM itself and there is no test of non-inferiority.
+
+    Args:
+        model_path: Bundle of the SoftCAM.
+        manifest: The data; of it the split that the settings name is used.
+        black_box_path: Bundle of the twin.
+        settings: Default: `EvaluationSettings()`.
+        progress: Called as `progress(stage, done, total)` with the stages "predict", "explain" and "gallery".
+
+    Raises:
+        BundleError: If a bundle cannot be read.
+        ManifestError: If the manifest has no such split.
+        RunError: If models and data do not belong together, no image could be read, or a result is NaN.
+        IdentityError: If the maps of any image do not average to its logits.
+    """
+    settings = settings or EvaluationSettings()
+    part = manifest if settings.split is None else manifest.subset(settings.split)
+    models = load_contestants(model_path, black_box_path, part, device=settings.device)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "predict"):
+        predictions = predict_images(
+            models, part, batch_size=settings.batch_size, tolerance=settings.tolerance, progress=progress
+        )
+    with _timed(seconds, "classify"):
+        metrics = classify(predictions, models, settings)
+    with _timed(seconds, "explain"):
+        comparison = compare_methods(models, part, predictions, settings, progress=progress)
+    with _timed(seconds, "gallery"):
+        gallery = collect_cases(models, part, predictions, settings, progress=progress)
+    return EvaluationResult(
+        metrics=metrics | _describe(models, predictions, comparison, settings),
+        benchmark=comparison.benchmark,
+        curves=comparison.curves,
+        predictions=tabulate_predictions(predictions, models, part),
+        gallery=gallery,
+        provenance=record_provenance(models, part, predictions, comparison, settings, seconds=seconds),
+    )
+
+
+def _describe(
+    models: Contestants, predictions: Predictions, comparison: Comparison, settings: EvaluationSettings
+) -> dict[str, Any]:
+    return {
+        "identity": {
+            "max_relative_error": float(predictions.sum_error.max()),
+            "n": len(predictions),
+            "tolerance": settings.tolerance,
+        },
+        "consistency": check_consistency(predictions, num_classes=len(models.classes), settings=settings),
+        "comparisons": comparison.differences,
+        "classes": list(models.classes),
+        "counts": {
+            "test": len(predictions),
+            "failed": len(predictions.failures),
+            "faithfulness": len(comparison.images),
+            "faithfulness_slow": len(comparison.slow_images),
+        },
+    }
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - started

@@ -1,0 +1,181 @@
+"""One forward pass of both models over the test set, kept as a few numbers per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softcam.data.manifest import Manifest
+from softcam.errors import RunError
+from softcam.evaluation.images import Failure, ImageBatch, read_batches
+from softcam.evaluation.models import Contestants
+from softcam.metrics import negative_share, positive_share
+from softcam.nn import Evidence
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, the steps that are done and the steps in all."""
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What the models said about every image that could be read; all arrays have one row per image.
+
+    Args:
+        rows: (N,) positions in the manifest.
+        targets: (N,) true class indices.
+        probabilities: (N, K) of the SoftCAM.
+        black_box: (N, K) of its twin; None where there is none.
+        sum_error: (N,) relative difference between the logits and the means of the maps.
+        shares: (N, 4) share of cells above 0 and below 0 in the disease map, and the same in the margin map.
+        patients: (N,) names; None where the manifest has none.
+        failures: Files that are no usable images.
+    """
+
+    rows: Indices
+    targets: Indices
+    probabilities: Floats
+    black_box: Floats | None
+    sum_error: Floats
+    shares: Floats
+    patients: NDArray[np.object_] | None
+    failures: tuple[Failure, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The numbers of one batch."""
+
+    rows: Indices
+    probabilities: Floats
+    black_box: Floats | None
+    sum_error: Floats
+    shares: Floats
+
+
+def predict_images(
+    models: Contestants, manifest: Manifest, *, batch_size: int, tolerance: float, progress: Progress | None = None
+) -> Predictions:
+    """Run both models once over every image.
+
+    Args:
+        models: The models.
+        manifest: The images.
+        batch_size: Images in one forward pass.
+        tolerance: Largest relative difference between logits and mean maps.
+        progress: Told after each batch, with stage "predict".
+
+    Raises:
+        IdentityError: If the maps of any image do not average to its logits, or hold NaN.
+        RunError: If no image could be read, or if the black box gives NaN.
+    """
+    parts: list[_Part] = []
+    failures: list[Failure] = []
+    targets, patients = manifest.targets, manifest.patients
+    for batch in read_batches(manifest, range(len(manifest)), models.preprocessing, batch_size=batch_size):
+        failures += batch.failures
+        if len(batch.rows):
+            parts.append(_predict_batch(models, batch, targets[batch.rows], tolerance))
+        if progress is not None:
+            progress("predict", sum(len(part.rows) for part in parts) + len(failures), len(manifest))
+    if not parts:
+        raise RunError(f"Expected at least one usable image, but none of {len(manifest)} could be read.")
+    rows = np.concatenate([part.rows for part in parts])
+    others = [part.black_box for part in parts if part.black_box is not None]
+    return Predictions(
+        rows=rows,
+        targets=targets[rows],
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        black_box=np.concatenate(others) if others else None,
+        sum_error=np.concatenate([part.sum_error for part in parts]),
+        shares=np.concatenate([part.shares for part in parts]),
+        patients=None if patients is None else patients[rows],
+        failures=tuple(failures),
+    )
+
+
+def decide(probabilities: Floats, threshold: float | None) -> Indices:
+    """Return the class (N,) decided for: the second if it reaches the threshold, else the most probable.
+
+    Args:
+        probabilities: (N, K).
+        threshold: For K = 2, the probability from which the second class is reported; None for the most probable.
+
+    Example:
+        >>> decide(np.array([[0.6, 0.4], [0.8, 0.2]]), 0.3).tolist()
+        [1, 0]
+    """
+    if threshold is not None:
+        return (probabilities[:, 1] >= threshold).astype(np.int64)
+    highest: Indices = probabilities.argmax(axis=1).astype(np.int64)
+    return highest
+
+
+def tabulate_predictions(predictions: Predictions, models: Contestants, manifest: Manifest) -> pd.DataFrame:
+    """Return one row per image that was read, in the order of the manifest.
+
+    Args:
+        predictions: Of all images.
+        models: Their classes and thresholds.
+        manifest: Where the images' names are.
+
+    Returns:
+        `image, label, predicted, prob_<class>…, black_box_prob_<class>…, sum_error`; the black box's columns only
+        where there is one.
+    """
+    names = np.asarray(models.classes, dtype=object)
+    decided = decide(predictions.probabilities, models.thresholds["softcam"])
+    columns: dict[str, Sequence[object] | NDArray[np.generic]] = {
+        "image": [manifest.cell(int(row), "image") for row in predictions.rows],
+        "label": names[predictions.targets],
+        "predicted": names[decided],
+    }
+    for prefix, values in (("prob_", predictions.probabilities), ("black_box_prob_", predictions.black_box)):
+        if values is not None:
+            columns |= {f"{prefix}{name}": values[:, index] for index, name in enumerate(models.classes)}
+    return pd.DataFrame(columns | {"sum_error": predictions.sum_error})
+
+
+def _predict_batch(models: Contestants, batch: ImageBatch, targets: Indices, tolerance: float) -> _Part:
+    images = models.to_device(batch.images)
+    with torch.no_grad():
+        evidence = models.softcam.evidence(images).check(tolerance)
+        other = None if models.black_box is None else _probabilities(models.black_box(images))
+    return _Part(
+        rows=batch.rows,
+        probabilities=_to_numpy(evidence.probabilities()),
+        black_box=other,
+        sum_error=_to_numpy(evidence.sum_error()),
+        shares=_sign_shares(evidence, torch.from_numpy(targets)),
+    )
+
+
+def _probabilities(logits: Tensor) -> Floats:
+    if not bool(logits.isfinite().all()):
+        raise RunError("Expected finite logits from the black box, but got NaN or infinity. Check its weights.")
+    return _to_numpy(logits.softmax(dim=1))
+
+
+def _sign_shares(evidence: Evidence, targets: Tensor) -> Floats:
+    # The disease map: with two classes that of the second, whatever the label; with more that of the image's label.
+    disease = torch.ones_like(targets) if evidence.num_classes == 2 else targets
+    maps = evidence.map_of(disease)
+    margin = evidence.margin(disease, against=evidence.runner_up(disease))
+    columns = [positive_share(maps), negative_share(maps), positive_share(margin), negative_share(margin)]
+    return _to_numpy(torch.stack(columns, dim=1))
+
+
+def _to_numpy(values: Tensor) -> Floats:
+    array: Floats = values.detach().double().cpu().numpy()
+    return array

@@ -1,0 +1,122 @@
+"""What an evaluation found, and the files that hold it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from softcam.files import write_atomic
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryCase:
+    """One image with everything a reader needs to judge its explanation.
+
+    Args:
+        image_id: The image's path as the manifest has it.
+        kind: `right` or `wrong`.
+        label: Name of the true class.
+        predicted: Name of the class the model decided for.
+        classes: Class names in the order of the logits.
+        probabilities: (K,).
+        logits: (K,).
+        maps: (K, h, w), signed, in logit units.
+        margin: (h, w), evidence for the predicted class rather than its strongest rival.
+        pixels: (S, S, 3) uint8, the image as the network saw it.
+        geometry: `Geometry.to_dict()`, from network input to original pixels.
+        peers: Maps (h, w) of post-hoc methods for the predicted class, by method name.
+    """
+
+    image_id: str
+    kind: str
+    label: str
+    predicted: str
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    margin: NDArray[np.float32]
+    pixels: NDArray[np.uint8]
+    geometry: dict[str, Any]
+    peers: dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """All findings of an evaluation.
+
+    Args:
+        metrics: What `metrics.json` holds: `classification`, `black_box`, `noninferiority`, `identity`,
+            `calibration`, `confusion`, `roc`, `pr`, `consistency`, `comparisons`, `thresholds`, `classes`, `counts`.
+        benchmark: One row per method and metric: `method, metric, direction, value, low, high, n, undefined`.
+        curves: One row per method, curve, fill and point:
+            `method, curve, fill, patches, fraction, probability, low, high, n`.
+        predictions: One row per image: `image, label, predicted, prob_<class>…, black_box_prob_<class>…, sum_error`.
+        gallery: Right and wrong cases.
+        provenance: What reproduces the numbers, which files failed, and which subsamples were taken and why.
+    """
+
+    metrics: dict[str, Any]
+    benchmark: pd.DataFrame
+    curves: pd.DataFrame
+    predictions: pd.DataFrame
+    gallery: tuple[GalleryCase, ...]
+    provenance: dict[str, Any]
+
+
+def write_evaluation(result: EvaluationResult, out: str | Path) -> Path:
+    """Write the tables and numbers of an evaluation, each file whole or not at all.
+
+    `benchmark.csv`, `curves.csv`, `predictions.csv`, `failures.csv` (also when empty: `image,reason`),
+    `provenance.json` and, last, `metrics.json`. NaN becomes null in JSON and an empty field in CSV.
+
+    Args:
+        result: What `evaluate` returned.
+        out: The folder; made if needed.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(out)
+    failures = pd.DataFrame(result.provenance.get("failures", []), columns=["image", "reason"])
+    tables = {
+        "benchmark": result.benchmark,
+        "curves": result.curves,
+        "predictions": result.predictions,
+        "failures": failures,
+    }
+    for name, table in tables.items():
+        write_atomic(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    for name, values in (("provenance", result.provenance), ("metrics", result.metrics)):
+        write_atomic(folder / f"{name}.json", json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
+    return folder
+
+
+def plain(value: Any) -> Any:
+    """Return nested containers and numbers as JSON knows them, NaN and infinity as None.
+
+    Raises:
+        TypeError: If a value has no place in JSON.
+
+    Example:
+        >>> plain({"a": (np.float64(1.5), float("nan"))})
+        {'a': [1.5, None]}
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"Expected JSON values, but got {type(value).__name__}.")

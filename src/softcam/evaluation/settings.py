@@ -1,0 +1,90 @@
+"""What decides an evaluation, validated when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from softcam.attribution import get_method, list_methods
+from softcam.metrics import FILLS
+
+_PAPER_PATCH, _PAPER_SIZE = 33, 512
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Numbers of an evaluation; the defaults suit two CPU cores and about 650 images of 224 px.
+
+    Args:
+        split: Which split of the manifest is evaluated; None for all of it.
+        batch_size: Images in one forward pass, >= 1.
+        seed: Seed of the bootstrap, of the subsamples and of the gallery.
+        resamples: Bootstrap resamples, >= 1.
+        margin: Loss of AUROC against the black box that counts as acceptable, in (0, 1).
+        tolerance: Largest relative difference between logits and mean maps, > 0.
+        methods: Names of `softcam.attribution.list_methods()` to compare; "evidence" is what they are compared with.
+        explained: Images, stratified by label, on which methods are compared, >= 0. 0 leaves the comparison out.
+        explained_slowly: How many of these images are explained by methods of cost "many", >= 0.
+        patch: Side of a patch in pixels; None scales the paper's 33 px at 512 to the input (14 at 224).
+        points: Numbers of patches replaced or shown at which curves are taken; increasing, the first 0, at least two.
+        fills: What replaces patches, names of `softcam.metrics.FILLS`.
+        right: Correctly classified images in the gallery, >= 0.
+        wrong: Misclassified images in the gallery, >= 0.
+        gallery_methods: Methods shown beside the evidence in the gallery.
+        device: As torch names it; None takes a GPU if there is one.
+
+    Raises:
+        ValueError: If a value is out of range or a name is unknown.
+
+    Example:
+        >>> EvaluationSettings().patch_side(224)
+        14
+    """
+
+    split: str | None = "test"
+    batch_size: int = 32
+    seed: int = 0
+    resamples: int = 10_000
+    margin: float = 0.02
+    tolerance: float = 1e-5
+    methods: tuple[str, ...] = list_methods()
+    explained: int = 48
+    explained_slowly: int = 8
+    patch: int | None = None
+    points: tuple[int, ...] = (0, 5, 10, 20, 30)
+    fills: tuple[str, ...] = ("mean", "blur")
+    right: int = 6
+    wrong: int = 6
+    gallery_methods: tuple[str, ...] = ("grad_cam", "layer_cam", "guided_backprop")
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        # YAML and JSON know lists only.
+        for name in ("methods", "points", "fills", "gallery_methods"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("batch_size", "resamples"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("explained", "explained_slowly", "right", "wrong", "seed"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(0 < self.margin < 1, "margin", "in (0, 1)", self.margin)
+        _require(self.tolerance > 0, "tolerance", "above 0", self.tolerance)
+        _require(self.patch is None or self.patch >= 1, "patch", "at least 1 or None", self.patch)
+        rising = all(b > a for a, b in zip(self.points, self.points[1:], strict=False))
+        whole = len(self.points) >= 2 and self.points[0] == 0 and rising
+        _require(whole, "points", "increasing numbers from 0, at least two", self.points)
+        for fill in self.fills:
+            _require(fill in FILLS, "fills", f"among {', '.join(sorted(FILLS))}", fill)
+        for method in (*self.methods, *self.gallery_methods):
+            get_method(method)
+
+    def patch_side(self, size: int) -> int:
+        """Return the side of a patch in pixels.
+
+        Args:
+            size: Side of the network input in pixels.
+        """
+        return self.patch or max(1, round(_PAPER_PATCH * size / _PAPER_SIZE))
+
+
+def _require(holds: object, name: str, constraint: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"Expected `{name}` to be {constraint}, but got {value!r}.")

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from softcam.attribution import attribute
+from softcam.attribution.libraries import load_library
+from softcam.errors import MissingExtraError
+
+
+def test_present_library_is_returned() -> None:
+    assert load_library("math", package="math") is math
+
+
+def test_missing_library_names_the_extra() -> None:
+    with pytest.raises(MissingExtraError, match=r"'absent-one' to be installed. Run: pip install 'softcam\[peers\]'"):
+        load_library("absent_one.part", package="absent-one")
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "package"),
+    [
+        ("grad_cam", "pytorch_grad_cam", "grad-cam"),
+        ("layer_cam", "pytorch_grad_cam", "grad-cam"),
+        ("integrated_gradients", "captum.attr", "captum"),
+        ("guided_backprop", "captum.attr", "captum"),
+    ],
+)
+def test_methods_say_which_library_they_miss(
+    method: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(MissingExtraError, match=f"'{package}'"):
+        attribute(method, model, torch.zeros(1, 3, 8, 8), torch.tensor([0]))

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from softcam.attribution import list_methods
+from softcam.evaluation import EvaluationSettings
+
+
+def test_defaults() -> None:
+    settings = EvaluationSettings()
+    assert settings.methods == list_methods()
+    assert settings.margin == 0.02
+    assert settings.right == settings.wrong == 6
+
+
+@pytest.mark.parametrize(("size", "side"), [(512, 33), (224, 14), (64, 4), (1, 1)])
+def test_patches_scale_with_the_input(size: int, side: int) -> None:
+    assert EvaluationSettings().patch_side(size) == side
+    assert EvaluationSettings(patch=9).patch_side(size) == 9
+
+
+def test_lists_become_tuples() -> None:
+    assert EvaluationSettings(points=[0, 3], fills=["blur"]).points == (0, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` to be at least 1, but got 0"),
+        ({"resamples": 0}, "`resamples` to be at least 1"),
+        ({"explained": -1}, "`explained` to be at least 0"),
+        ({"explained_slowly": -1}, "`explained_slowly` to be at least 0"),
+        ({"right": -1}, "`right` to be at least 0"),
+        ({"wrong": -1}, "`wrong` to be at least 0"),
+        ({"seed": -1}, "`seed` to be at least 0"),
+        ({"margin": 0.0}, r"`margin` to be in \(0, 1\)"),
+        ({"margin": 1.0}, r"`margin` to be in \(0, 1\)"),
+        ({"tolerance": 0.0}, "`tolerance` to be above 0"),
+        ({"patch": 0}, "`patch` to be at least 1 or None"),
+        ({"points": (0,)}, "`points` to be increasing numbers from 0, at least two"),
+        ({"points": (1, 2)}, "`points` to be increasing numbers from 0"),
+        ({"points": (0, 2, 2)}, "`points` to be increasing numbers from 0"),
+        ({"fills": ("grey",)}, "`fills` to be among .*blur.*, but got 'grey'"),
+        ({"methods": ("gradcam",)}, "Did you mean 'grad_cam'"),
+        ({"gallery_methods": ("gradcam",)}, "Did you mean 'grad_cam'"),
+    ],
+)
+def test_out_of_range(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluationSettings(**changes)  # type: ignore[arg-type]
