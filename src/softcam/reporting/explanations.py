@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import time
 from collections import deque
@@ -87,8 +88,13 @@ def explain(
     Raises:
         IdentityError: If the maps of an image do not average to its logits, or hold NaN.
         RunError: If there is no input, or `out` holds another run or belongs to another process.
+        ValueError: If `limit` is not positive and finite.
     """
     started = time.monotonic()
+    if limit is not None and not 0 < limit < math.inf:
+        raise ValueError(
+            f"Expected `limit` to be positive and finite, but got {limit}. Leave it out to have one chosen."
+        )
     run = _Run(predictor, _as_paths(inputs), Path(out), overlays, arrays, limit)
     identity = run.identity()
     total = identity["inputs"]["count"]

@@ -233,6 +233,12 @@ def test_nothing_to_explain_is_an_error(tmp_path: Path, predictor: Predictor) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_refuses_a_scale_that_is_none(tmp_path: Path, images: Path, predictor: Predictor, limit: float) -> None:
+    with pytest.raises(ValueError, match="`limit` to be positive and finite"):
+        explain(predictor, [images], tmp_path / "out", limit=limit)
+
+
 def test_one_path_is_enough(tmp_path: Path, images: Path, predictor: Predictor) -> None:
     assert explain(predictor, str(images / "000.png"), tmp_path / "out").done == 1
 

@@ -1,0 +1,202 @@
+"""The `config.json` of a bundle, read strictly: what is unknown, missing or of another kind is an error."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from softcam.errors import BundleError
+from softcam.imaging import Preprocessing
+from softcam.nn import ConversionReport
+
+FORMAT_VERSION = 1
+KINDS = ("softcam", "black_box")
+TASKS = ("multiclass", "multilabel")
+CONFIG_NAME = "config.json"
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """Everything about a stored model that is not a weight.
+
+    Args:
+        kind: `softcam`, or `black_box` for the twin that a conversion started from.
+        architecture: `{"name": ..., "arguments": {...}}` as `create_black_box` takes them; None for a module of the
+            user's own, which then has to be handed to `load`.
+        head: Kind of class evidence layer, e.g. `linear`; None for a black box.
+        classes: Unique class names in the order of the logits.
+        task: `multiclass` (softmax) or `multilabel` (sigmoid).
+        preprocessing: `Preprocessing.to_dict()` of the images the model was made for.
+        thresholds: Probability in [0, 1] from which a class is reported, by class name.
+        penalty: Sparsity penalty of the training, e.g. `{"l1": 1e-5, "l2": 0.0}`.
+        data_digest: SHA-256 of the training table.
+        versions: Versions of the libraries that wrote the bundle.
+        conversion: `ConversionReport.to_dict()`.
+        fingerprint: SHA-256 of the tensors, see `softcam.bundle.fingerprint`.
+        provenance: Free record in JSON values, e.g. `metrics`, `recipe`, `seed`.
+        format_version: Version of this layout.
+
+    Raises:
+        BundleError: If a value is not as described.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    task: str
+    fingerprint: str
+    architecture: dict[str, Any] | None = None
+    head: str | None = None
+    preprocessing: dict[str, Any] | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
+    penalty: dict[str, float] | None = None
+    data_digest: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    conversion: dict[str, Any] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model can have."""
+        for name, (holds, constraint) in _CONSTRAINTS.items():
+            if not holds(getattr(self, name)):
+                raise BundleError(_expected(name, constraint, getattr(self, name)))
+        if unknown := sorted(set(self.thresholds) - set(self.classes)):
+            raise BundleError(_expected("thresholds", "keyed by class names", unknown))
+        self._check_records()
+
+    def to_json(self) -> str:
+        """Return the text of `config.json`."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BundleConfig:
+        """Return the configuration that the values describe, or say which key is unknown, missing or wrong."""
+        # The version comes first: the keys of another version would only mislead.
+        if values.get("format_version") != FORMAT_VERSION:
+            raise BundleError(
+                f"Expected `format_version` to be {FORMAT_VERSION}, but got {values.get('format_version')!r}. "
+                "Read this bundle with the version of softcam that wrote it, or save it again."
+            )
+        _check_keys(values, [entry.name for entry in fields(cls)], [e.name for e in fields(cls) if _is_required(e)])
+        classes = values["classes"]
+        return cls(**{**values, "classes": tuple(classes) if isinstance(classes, list) else classes})
+
+    def _check_records(self) -> None:
+        try:
+            if self.preprocessing is not None:
+                Preprocessing.from_dict(self.preprocessing)
+            report = None if self.conversion is None else ConversionReport.from_dict(self.conversion)
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"Expected `preprocessing` and `conversion` to be whole records, but: {error}") from error
+        if report is not None and report.num_classes != len(self.classes):
+            raise BundleError(_expected("classes", f"the {report.num_classes} of `conversion`", self.classes))
+
+
+def read_config(path: str | Path) -> BundleConfig:
+    """Read the `config.json` of a bundle without touching its weights.
+
+    Args:
+        path: The bundle's folder.
+
+    Raises:
+        BundleError: If the folder or the file is missing, is not JSON, or does not hold a valid configuration.
+    """
+    file = Path(path) / CONFIG_NAME
+    try:
+        values = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise BundleError(f"Expected a bundle with a readable {CONFIG_NAME}, but got {str(path)!r}.") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"Expected {CONFIG_NAME} to be JSON, but {type(error).__name__}: {error}.") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"Expected {CONFIG_NAME} to hold an object, but got {type(values).__name__}.")
+    return BundleConfig.from_dict(values)
+
+
+def _check_keys(values: Mapping[str, Any], known: list[str], required: list[str]) -> None:
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(known)}."
+            raise BundleError(f"Expected only known keys in {CONFIG_NAME}, but got {key!r}. {hint}")
+    if missing := [key for key in required if key not in values]:
+        raise BundleError(f"Expected {CONFIG_NAME} to hold {missing}, but they are missing. Save the model again.")
+
+
+def _is_required(entry: Any) -> bool:
+    return entry.default is MISSING and entry.default_factory is MISSING
+
+
+def _expected(name: str, constraint: str, value: object) -> str:
+    shown = repr(value)
+    return f"Expected `{name}` to be {constraint}, but got {shown if len(shown) < 80 else shown[:77] + '...'}."
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def _are_classes(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(map(_is_text, value)) and len(set(value)) == len(value)
+
+
+def _is_architecture(value: object) -> bool:
+    if value is None:
+        return True
+    whole = isinstance(value, dict) and set(value) == {"name", "arguments"}
+    return whole and _is_text(value["name"]) and isinstance(value["arguments"], dict)  # type: ignore[index]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_thresholds(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_number(entry) and 0 <= entry <= 1 for entry in value.values())
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, dict)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _optional(holds: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or holds(value)
+
+
+_CONSTRAINTS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "format_version": (lambda value: value == FORMAT_VERSION, str(FORMAT_VERSION)),
+    "kind": (lambda value: value in KINDS, f"one of {KINDS}"),
+    "classes": (_are_classes, "unique, printable, non-empty names"),
+    "task": (lambda value: value in TASKS, f"one of {TASKS}"),
+    "fingerprint": (_is_digest, "a SHA-256 in hexadecimal"),
+    "architecture": (_is_architecture, "an object with exactly `name` and `arguments`, or null"),
+    "head": (_optional(_is_text), "a name or null"),
+    "preprocessing": (_optional(_is_json), "an object of JSON values or null"),
+    "thresholds": (_are_thresholds, "an object of probabilities in [0, 1]"),
+    "penalty": (_optional(_are_numbers), "an object of finite numbers or null"),
+    "data_digest": (_optional(_is_text), "a digest or null"),
+    "versions": (lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "an object of texts"),
+    "conversion": (_optional(_is_json), "an object of JSON values or null"),
+    "provenance": (_is_json, "an object of JSON values"),
+}

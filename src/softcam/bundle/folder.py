@@ -1,0 +1,206 @@
+"""Save a model as a folder that appears whole, and build it again from what the folder says."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from softcam.backbones import create_black_box
+from softcam.bundle.card import CARD_NAME, write_card
+from softcam.bundle.config import CONFIG_NAME, BundleConfig, read_config
+from softcam.bundle.describe import describe
+from softcam.bundle.weights import WEIGHTS_NAME, collect_weights, fill, fingerprint, read_weights, refuse_pickle
+from softcam.errors import BundleError, UnsupportedModelError
+from softcam.files import write_atomic
+from softcam.nn import ConversionReport, SoftCAM, convert
+
+Task = Literal["multiclass", "multilabel"]
+FILES = frozenset({WEIGHTS_NAME, CONFIG_NAME, CARD_NAME})
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    task: Task | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model as a folder with `model.safetensors`, `config.json` and a model card.
+
+    The folder is written under a temporary name and renamed when it is whole. A bundle that was there before is
+    replaced; any other non-empty folder is refused.
+
+    Args:
+        model: A SoftCAM model, or a black box.
+        path: The folder; its parents are made.
+        classes: Class names in the order of the logits; default: "0", "1", ...
+        task: Default: what a SoftCAM model says of itself, `multiclass` for a black box.
+        preprocessing: `Preprocessing.to_dict()`; default: that of the architecture's published weights, if known.
+        thresholds: Probability from which a class is reported, by class name.
+        provenance: JSON values. `penalty` and `data_digest` get their own place in `config.json`; `metrics`, name to
+            a number or to `{"value", "low", "high", "n"}`, are shown in the model card; the rest is kept as it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BundleError: If the weights are not finite, a value does not fit, or something else is in the way.
+    """
+    folder = Path(path)
+    refuse_pickle(folder)
+    _check_replaceable(folder)
+    weights = collect_weights(model)
+    record = {"preprocessing": preprocessing, "thresholds": thresholds, "provenance": provenance}
+    config = describe(model, classes, task=task, fingerprint=fingerprint(weights), record=record)
+    with _whole_folder(folder) as new:
+        write_atomic(new / WEIGHTS_NAME, safetensors.torch.save(weights, metadata={"format": "pt"}))
+        write_atomic(new / CONFIG_NAME, config.to_json())
+        write_atomic(new / CARD_NAME, write_card(config))
+    return folder
+
+
+def load(path: str | Path, *, model: nn.Module | None = None) -> SoftCAM:
+    """Read a SoftCAM model, in eval mode and on the CPU.
+
+    Args:
+        path: The bundle's folder.
+        model: The black box that the bundle was converted from, with any weights; needed where the architecture is
+            not one that softcam can build itself. It stays as it is.
+
+    Returns:
+        The model with the stored weights, in the dtype they were stored in.
+
+    Raises:
+        BundleError: If a file is missing or damaged, holds another kind of model, or weights and description differ.
+    """
+    config, weights = _read(path, kind="softcam", other="load_black_box")
+    network = _build(config) if model is None else model
+    converted = convert(
+        network, num_classes=len(config.classes), multi_label=config.task == "multilabel", certify=False
+    )
+    if config.conversion is not None:
+        _restore(converted, ConversionReport.from_dict(config.conversion))
+    fill(converted, weights)
+    return converted.eval()
+
+
+def load_black_box(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:
+    """Read a black box, in eval mode and on the CPU.
+
+    Args:
+        path: The bundle's folder.
+        model: A module of the same architecture; needed, and filled in place, where softcam cannot build it itself.
+
+    Raises:
+        BundleError: As in `load`.
+    """
+    config, weights = _read(path, kind="black_box", other="load")
+    network = _build(config) if model is None else model
+    fill(network, weights)
+    return network.eval()
+
+
+def _read(path: str | Path, *, kind: str, other: str) -> tuple[BundleConfig, dict[str, Tensor]]:
+    folder = Path(path)
+    refuse_pickle(folder)
+    _check_present(folder)
+    config = read_config(folder)
+    if config.kind != kind:
+        raise BundleError(f"Expected a bundle of kind {kind!r}, but got {config.kind!r}. Read it with `{other}`.")
+    weights = read_weights(folder)
+    if (found := fingerprint(weights)) != config.fingerprint:
+        raise BundleError(
+            f"Expected weights with fingerprint {config.fingerprint[:12]}, as {CONFIG_NAME} says, but got "
+            f"{found[:12]}. One of the two files was changed or comes from another bundle."
+        )
+    return config, weights
+
+
+def _build(config: BundleConfig) -> nn.Module:
+    if config.architecture is None:
+        raise BundleError(
+            "Expected `model` to be given, since this bundle holds the weights of a user's own module. "
+            "Build that module and call load(path, model=module)."
+        )
+    name, arguments = config.architecture["name"], dict(config.architecture["arguments"])
+    arguments.pop("num_classes", None)
+    try:
+        return create_black_box(name, num_classes=len(config.classes), weights="none", **arguments)
+    except (UnsupportedModelError, ValueError, TypeError, RuntimeError) as error:
+        raise BundleError(f"Expected `architecture` to be one that can be built, but {name!r}: {error}") from error
+
+
+def _restore(model: SoftCAM, report: ConversionReport) -> None:
+    """Give back what no tensor holds: how the features lie, the dropout and the report; refuse another trunk."""
+    new = model.conversion
+    same_grid = new.input_size != report.input_size or new.grid == report.grid
+    if (new.head, new.channels) != (report.head, report.channels) or not same_grid:
+        raise BundleError(
+            f"Expected {report.grid} cells of {report.channels} channels under a {report.head!r} head, as `conversion` "
+            f"says, but the architecture gives {new.grid} of {new.channels} under {new.head!r}. "
+            "Build the black box as it was before conversion and call load(path, model=black_box)."
+        )
+    model.features.layout = report.layout  # type: ignore[assignment]
+    model.head.dropout = report.dropout
+    model.conversion = report
+
+
+def _check_present(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    set_aside = sorted(folder.parent.glob(f".{folder.name}.*.old"))
+    hint = (
+        f"A save was interrupted: rename {set_aside[0].name!r} to {folder.name!r}." if set_aside else "Check the path."
+    )
+    raise BundleError(f"Expected the folder of a bundle, but got {str(folder)!r}. {hint}")
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_dir() and not folder.is_symlink():
+        names = {entry.name for entry in folder.iterdir()}
+        if names <= FILES:
+            return
+    raise BundleError(
+        f"Expected `path` to be new, empty or a bundle, but got {str(folder)!r} with other content. "
+        "Choose another folder; nothing was changed."
+    )
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary sibling; on success it takes the folder's name, on failure it is removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    new, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("partial", "old"))
+    new.mkdir()
+    try:
+        yield new
+        _exchange(new, folder, old)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(new: Path, folder: Path, old: Path) -> None:
+    # The old bundle stays on disk under one name or the other until the new one is in place.
+    replaced = folder.exists()
+    if replaced:
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if replaced:
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,8 @@
+"""Images in, predictions with their evidence out: streamed, batched, in bounded memory."""
+
+from __future__ import annotations
+
+from softcam.predict.prediction import Prediction
+from softcam.predict.predictor import Outcome, Predictor
+
+__all__ = ["Outcome", "Prediction", "Predictor"]

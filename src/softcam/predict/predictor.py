@@ -1,0 +1,304 @@
+"""A model that is fed with files: decoding in threads, inference in batches, a check on every prediction."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from softcam.backbones import default_preprocessing, identify
+from softcam.bundle import BundleConfig, fingerprint, load, read_config
+from softcam.errors import IdentityError, ImageError
+from softcam.imaging import DecodedImage, Geometry, Preprocessing, decode_image, image_from_array
+from softcam.nn import Evidence, SoftCAM
+from softcam.predict.prediction import Prediction, choose_class
+from softcam.predict.prefetch import map_ahead
+
+Source = str | Path | bytes | npt.NDArray[Any] | DecodedImage
+TOLERANCE = 1e-5
+"""Largest relative error of "the mean of the maps is the logits" with which a prediction is given out."""
+
+_FAILED_PER_BATCH = 4
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class Outcome(NamedTuple):
+    """A prediction with the image it is about.
+
+    Args:
+        prediction: What the model says.
+        image: The upright original; None if it failed or was too large to keep.
+    """
+
+    prediction: Prediction
+    image: DecodedImage | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """An input on its way: `tensor` and `geometry` if it could be read, else `reason`."""
+
+    id: str
+    position: int
+    tensor: Tensor | None = None
+    geometry: Geometry | None = None
+    image: DecodedImage | None = None
+    digest: str = ""
+    reason: str = ""
+
+
+class Predictor:
+    """Predict any number of images, in order and in bounded memory, with the evidence of each prediction.
+
+    The predictor works on a copy of a model that is handed to it; the model stays as it is.
+
+    Args:
+        model: A bundle's folder, or a SoftCAM model.
+        preprocessing: How images become network input; default: what the bundle says, else that of the
+            architecture's published weights.
+        classes: Class names in the order of the logits; default: what the bundle says, else "0", "1", ...
+        batch_size: Images per forward pass, >= 1.
+        device: Where to run; default: a bundle on a GPU if there is one, a model where it is.
+        autocast: Half-precision type for the trunk, e.g. `torch.bfloat16`. The class evidence layer stays exact.
+
+    Raises:
+        BundleError: If the folder is not a sound bundle of a SoftCAM model.
+        TypeError: If `model` is neither a path nor a SoftCAM model.
+        ValueError: If a value is out of range, or the preprocessing is not known.
+    """
+
+    def __init__(
+        self,
+        model: SoftCAM | str | Path,
+        *,
+        preprocessing: Preprocessing | None = None,
+        classes: Sequence[str] | None = None,
+        batch_size: int = 8,
+        device: str | torch.device | None = None,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        _check_arguments(model, batch_size, autocast)
+        config = None if isinstance(model, SoftCAM) else read_config(model)
+        network = copy.deepcopy(model) if isinstance(model, SoftCAM) else load(model)
+        self.device = _choose_device(network, device, bundled=config is not None)
+        self.batch_size = batch_size
+        self.autocast = autocast
+        self.classes = _name_classes(network, classes, config)
+        self.preprocessing = preprocessing or _find_preprocessing(network, config)
+        self.thresholds = {k: v for k, v in config.thresholds.items() if k in self.classes} if config else {}
+        self._stored_fingerprint = config.fingerprint if config else None
+        network = network.requires_grad_(requires_grad=False).eval()
+        self.model: SoftCAM = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+        # TF32 and half precision are fine for a trunk, but break the identity at 1e-3; the last layer costs little.
+        exact = self.device.type == "cuda" or autocast is not None or self._dtype in _HALF
+        self._exact_head = copy.deepcopy(self.model.head).double() if exact else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model's tensors, as in its bundle."""
+        return self._stored_fingerprint or fingerprint(self.model)
+
+    def __call__(self, inputs: Iterable[Source]) -> Generator[Prediction, None, None]:
+        """Yield one prediction per input, in the order of the inputs.
+
+        Args:
+            inputs: Paths, bytes of image files, arrays (H, W), (H, W, 1) or (H, W, 3) as `image_from_array` takes
+                them, or decoded images. Taken lazily; may be endless.
+
+        Yields:
+            Predictions; what cannot be read has status `failed` and a reason, and does not stop the rest.
+
+        Raises:
+            IdentityError: If the maps of an image do not average to its logits, or hold NaN.
+            TypeError: If an input is of another type.
+        """
+        with closing(self.batches(inputs)) as batches:
+            for batch in batches:
+                yield from (outcome.prediction for outcome in batch)
+
+    def batches(self, inputs: Iterable[Source], *, keep_bytes: int = 0) -> Generator[list[Outcome], None, None]:
+        """Yield the predictions as they are computed, a batch at a time, with the original images.
+
+        How inputs fall into batches depends on the inputs alone, so starting again after any whole batch gives the
+        same batches and the same numbers.
+
+        Args:
+            inputs: As for calling the predictor.
+            keep_bytes: Largest image, in bytes of pixels, that is kept for the outcome.
+
+        Yields:
+            At least one outcome, and at most `batch_size` with status `ok`.
+
+        Raises:
+            IdentityError: As for calling the predictor.
+            TypeError: If an input is of another type, or `inputs` is a single one.
+        """
+        if isinstance(inputs, str | Path | bytes | np.ndarray | DecodedImage):
+            raise TypeError(f"Expected `inputs` to be several inputs, but got one {type(inputs).__name__}. Use a list.")
+
+        def prepare(position: int, source: Source) -> _Prepared:
+            return self._prepare(position, source, keep_bytes)
+
+        threads = min(4, os.cpu_count() or 1)
+        with closing(map_ahead(prepare, inputs, threads=threads, ahead=self.batch_size + threads)) as prepared:
+            waiting: list[_Prepared] = []
+            for item in prepared:
+                waiting.append(item)
+                if self._is_full(waiting):
+                    yield self._run(waiting)
+                    waiting = []
+            if waiting:
+                yield self._run(waiting)
+
+    def _is_full(self, waiting: list[_Prepared]) -> bool:
+        # Nothing but failures must not pile up either.
+        readable = sum(item.tensor is not None for item in waiting)
+        return readable == self.batch_size or len(waiting) == self.batch_size * _FAILED_PER_BATCH
+
+    def _prepare(self, position: int, source: Source, keep_bytes: int) -> _Prepared:
+        name = str(source) if isinstance(source, str | Path) else f"input-{position}"
+        try:
+            image = _decode(source)
+        except (ImageError, OSError) as error:
+            reason = str(error) if isinstance(error, ImageError) else (error.strerror or type(error).__name__).lower()
+            return _Prepared(name, position, reason=reason)
+        tensor, geometry = self.preprocessing(image)
+        kept = image if image.pixels.nbytes <= keep_bytes else None
+        return _Prepared(name, position, tensor, geometry, kept, image.digest)
+
+    def _run(self, items: list[_Prepared]) -> list[Outcome]:
+        outcomes = [Outcome(Prediction(i.id, "failed", self.classes, i.reason, digest=i.digest), None) for i in items]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, item in enumerate(items):
+            if item.tensor is not None:
+                groups.setdefault(tuple(item.tensor.shape), []).append(index)
+        for indices in groups.values():
+            chosen = [items[index] for index in indices]
+            for index, prediction in zip(indices, self._predict(chosen), strict=True):
+                outcomes[index] = Outcome(prediction, items[index].image)
+        return outcomes
+
+    def _predict(self, items: list[_Prepared]) -> Iterator[Prediction]:
+        with torch.inference_mode():
+            evidence = self._evidence(self._to_device([item.tensor for item in items if item.tensor is not None]))
+            errors = evidence.sum_error().tolist()
+            probabilities, logits, maps = (
+                _to_numpy(values) for values in (evidence.probabilities(), evidence.logits, evidence.maps)
+            )
+        for item, error, *arrays in zip(items, errors, probabilities, logits, maps, strict=True):
+            _check_identity(item, error, arrays)
+            yield self._describe(item, error, *arrays)
+
+    def _describe(
+        self,
+        item: _Prepared,
+        error: float,
+        probabilities: npt.NDArray[np.float32],
+        logits: npt.NDArray[np.float32],
+        maps: npt.NDArray[np.float32],
+    ) -> Prediction:
+        multi_label = self.model.multi_label
+        return Prediction(
+            item.id,
+            "ok",
+            self.classes,
+            predicted=choose_class(probabilities, self.classes, thresholds=self.thresholds, multi_label=multi_label),
+            # Copies, so that keeping one prediction does not keep its batch.
+            probabilities=probabilities.copy(),
+            logits=logits.copy(),
+            maps=maps.copy(),
+            geometry=item.geometry,
+            sum_error=error,
+            digest=item.digest,
+            multi_label=multi_label,
+        )
+
+    def _to_device(self, tensors: list[Tensor]) -> Tensor:
+        images = torch.stack(tensors)
+        if self.device.type == "cuda":
+            images = images.pin_memory().to(self.device, non_blocking=True)
+        return images.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
+
+    def _evidence(self, images: Tensor) -> Evidence:
+        if self._exact_head is None:
+            return self.model.evidence(images)
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            features = self.model.forward_features(images)
+        logits, maps = self._exact_head.evidence(features.double())
+        return Evidence(logits, maps, self.model.multi_label)
+
+
+def _check_arguments(model: object, batch_size: int, autocast: torch.dtype | None) -> None:
+    if not isinstance(model, SoftCAM | str | Path):
+        raise TypeError(
+            f"Expected `model` to be a bundle's folder or a SoftCAM model, but got {type(model).__name__}. "
+            "Convert a black box with `softcam.convert` first."
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"Expected `batch_size` to be a whole number of at least 1, but got {batch_size!r}.")
+    if autocast is not None and autocast not in _HALF:
+        raise ValueError(f"Expected `autocast` to be torch.bfloat16, torch.float16 or None, but got {autocast}.")
+
+
+def _choose_device(model: SoftCAM, device: str | torch.device | None, *, bundled: bool) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    if bundled:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def _name_classes(model: SoftCAM, classes: Sequence[str] | None, config: BundleConfig | None) -> tuple[str, ...]:
+    if classes is None:
+        return config.classes if config else tuple(str(index) for index in range(model.num_classes))
+    if len(classes) != model.num_classes or len(set(classes)) != len(classes):
+        raise ValueError(f"Expected `classes` to be {model.num_classes} different names, but got {len(classes)}.")
+    return tuple(classes)
+
+
+def _find_preprocessing(model: SoftCAM, config: BundleConfig | None) -> Preprocessing:
+    if config is not None and config.preprocessing is not None:
+        return Preprocessing.from_dict(config.preprocessing)
+    architecture = None if config else identify(model.features.network, num_classes=model.num_classes)
+    if architecture is None:
+        raise ValueError("Expected `preprocessing` to be given, but got None and the model does not know its own.")
+    return Preprocessing.from_dict(default_preprocessing(architecture.name))
+
+
+def _decode(source: Source) -> DecodedImage:
+    if isinstance(source, DecodedImage):
+        return source
+    if isinstance(source, str | Path | bytes):
+        return decode_image(source)
+    if isinstance(source, np.ndarray):
+        return image_from_array(source)
+    raise TypeError(f"Expected inputs to be paths, bytes, arrays or decoded images, but got {type(source).__name__}.")
+
+
+def _to_numpy(values: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = values.float().cpu().contiguous().numpy()
+    return array
+
+
+def _check_identity(item: _Prepared, error: float, arrays: list[npt.NDArray[np.float32]]) -> None:
+    if not all(np.isfinite(values).all() for values in arrays):
+        raise IdentityError(
+            f"Expected finite evidence, but got NaN or infinity for input {item.position} ({item.id}). "
+            "Check the weights of the model."
+        )
+    if not error <= TOLERANCE:
+        raise IdentityError(
+            f"Expected the maps to average to the logits within {TOLERANCE:g}, but got a relative error of {error:.3g} "
+            f"for input {item.position} ({item.id}). Do not use this model's maps as explanations."
+        )

@@ -1,0 +1,38 @@
+"""Work a few steps ahead in threads, in order and in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(
+    function: Callable[[int, Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Yield `function(position, item)` in the order of the items, computed up to `ahead` items early.
+
+    Args:
+        function: Called in worker threads; what it raises is raised here, at the item's turn.
+        items: Taken lazily in the caller's thread; may be endless.
+        threads: Number of workers.
+        ahead: Most results that exist at a time and were not yielded, >= 1.
+
+    Yields:
+        The results. Closing the generator early cancels what has not begun and waits for what has.
+    """
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="softcam-decode")
+    try:
+        for position, item in enumerate(items):
+            pending.append(pool.submit(function, position, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
