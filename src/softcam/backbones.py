@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from softcam.errors import MissingExtraError, UnsupportedModelError
-from softcam.nn import input_shape
 
 Weights = Literal["pretrained", "none"]
 
@@ -116,7 +115,8 @@ def identify(network: nn.Module, *, num_classes: int) -> Architecture | None:
 def _timm_candidates(network: nn.Module) -> Iterator[Architecture]:
     record = getattr(network, "pretrained_cfg", None) or {}
     if name := record.get("architecture"):
-        channels = input_shape(network)[0]
+        first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+        channels = first.in_channels if first is not None else 3
         arguments = {} if channels == (record.get("input_size") or (3,))[0] else {"in_chans": channels}
         yield Architecture(f"timm:{name}", arguments)
 
@@ -140,12 +140,29 @@ def _create_timm(model: str, *, num_classes: int | None, pretrained: bool, **arg
     packaged = PACKAGED_WEIGHTS.get(model) if pretrained else None
     if packaged is not None and importlib.util.find_spec(packaged[0]) is not None:
         network: nn.Module = timm.create_model(model, **classes, **arguments)
-        return load_packaged(network, packaged[1]())
+        return _start_small(load_packaged(network, packaged[1]()), num_classes)
     try:
         created: nn.Module = timm.create_model(model, pretrained=pretrained, **classes, **arguments)
     except (OSError, RuntimeError) as error:
         raise _unavailable(f"timm:{model}", error) from error
-    return created
+    return _start_small(created, num_classes) if pretrained else created
+
+
+def _start_small(network: nn.Module, num_classes: int | None) -> nn.Module:
+    """Give a new classifier small weights.
+
+    Some initialisations grow as classes become few (EfficientNet's has a standard deviation of 0.4 for two classes):
+    the first steps would then undo the pretrained features to lower logits that mean nothing.
+    """
+    record = getattr(network, "pretrained_cfg", None) or {}
+    if num_classes is None or num_classes == record.get("num_classes"):
+        return network
+    classifier = network.get_classifier()  # type: ignore[operator]
+    if isinstance(classifier, nn.Linear | nn.Conv2d):
+        nn.init.normal_(classifier.weight, std=0.01)
+        if classifier.bias is not None:
+            nn.init.zeros_(classifier.bias)
+    return network
 
 
 def _create_tv(model: str, *, num_classes: int | None, pretrained: bool, **arguments: Any) -> nn.Module:
@@ -171,8 +188,10 @@ def _create_tv(model: str, *, num_classes: int | None, pretrained: bool, **argum
 
 
 def _copy_matching(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    # Filled in place, since its versions of modules, which a plain dictionary lacks, decide how some are read.
     own = network.state_dict()
-    network.load_state_dict({key: v if own[key].shape == v.shape else own[key] for key, v in state.items()})
+    own.update({key: value for key, value in state.items() if own[key].shape == value.shape})
+    network.load_state_dict(own)
     return network
 
 
@@ -192,7 +211,8 @@ def load_packaged(network: nn.Module, path: Path) -> nn.Module:
     misfits = [key for (key, tensor), value in pairs if tensor.shape != value.shape]
     if len(stored) != len(own) or any(not key.startswith("classifier.") for key in misfits):
         raise UnsupportedModelError(f"Expected weights that fit the network, but {path.name} holds other tensors.")
-    network.load_state_dict({key: own[key] if key in misfits else value for (key, _), value in pairs})
+    own.update({key: value for (key, _), value in pairs if key not in misfits})
+    network.load_state_dict(own)
     return network
 
 

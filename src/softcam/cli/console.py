@@ -1,0 +1,77 @@
+"""What commands print: results to stdout, progress and messages to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+MESSAGES = Console(stderr=True, highlight=False)
+
+
+class Report(Protocol):
+    """A function that long work calls to say how far it is."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say that `done` of `total` steps of a stage are finished."""
+
+
+def show(text: str) -> None:
+    """Write a result to stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
+def show_json(values: Any) -> None:
+    """Write a result to stdout as one JSON document."""
+    show(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Write a message to stderr."""
+    MESSAGES.print(text, markup=False)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table to stdout; its cells are plain text."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*[cell.replace("[", r"\[") for cell in row])
+    # Without a terminal there is no width to fit: a wrapped table could not be read by another program.
+    width = None if sys.stdout.isatty() else 200
+    Console(file=sys.stdout, highlight=False, width=width).print(table)
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Show a bar per stage on stderr while work goes on."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=MESSAGES) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+def show_headline(metrics: Mapping[str, Any]) -> None:
+    """Write the headline table of an evaluation to stdout, and what it decided."""
+    from softcam.reporting.summary import headline_rows, headline_sentences
+
+    show_table(("95 % intervals", "SoftCAM", "black box"), headline_rows(metrics))
+    for sentence in headline_sentences(metrics):
+        show(sentence)

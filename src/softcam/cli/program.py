@@ -1,0 +1,70 @@
+"""The program: subcommands, exit codes and one clear line for every error."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentError
+from collections.abc import Sequence
+from types import ModuleType
+
+from jsonargparse import ArgumentParser
+
+from softcam._version import __version__
+from softcam.cli import convert, data, demo, evaluate, explain, models, train
+from softcam.cli.parsing import HelpFormatter, create_command
+from softcam.errors import SoftCAMError
+
+COMMANDS: dict[str, ModuleType] = {
+    "demo": demo,
+    "convert": convert,
+    "train": train,
+    "evaluate": evaluate,
+    "explain": explain,
+    "data": data,
+    "models": models,
+}
+
+DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program's name; default: those of the process.
+
+    Returns:
+        0 done; 1 finished, some inputs failed; 2 bad usage or bad input; 130 interrupted.
+    """
+    parser = create_parser()
+    try:
+        options = parser.parse_args(arguments)
+        return int(COMMANDS[options.command].run(options[options.command]))
+    except (ArgumentError, SoftCAMError, OSError, ValueError) as error:
+        sys.stderr.write(f"softcam: {_one_line(error)}\n")
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write("softcam: interrupted; the same command continues\n")
+        return INTERRUPTED
+
+
+def create_parser() -> ArgumentParser:
+    """Return the parser with every subcommand."""
+    parser = ArgumentParser(
+        prog="softcam",
+        description="Image classifiers whose prediction is its own explanation.",
+        version=__version__,
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+    )
+    commands = parser.add_subcommands(dest="command", metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        command = create_command(module.SUMMARY, module.EXAMPLES)
+        commands.add_subcommand(name, command, help=module.SUMMARY)
+        # After it has been added, since a command with actions of its own must join level by level.
+        module.add_arguments(command)
+    return parser
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
