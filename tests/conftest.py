@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+
+# Tests run side by side; more threads than cores would only wait for each other.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -140,29 +140,12 @@ def _create_timm(model: str, *, num_classes: int | None, pretrained: bool, **arg
     packaged = PACKAGED_WEIGHTS.get(model) if pretrained else None
     if packaged is not None and importlib.util.find_spec(packaged[0]) is not None:
         network: nn.Module = timm.create_model(model, **classes, **arguments)
-        return _start_small(load_packaged(network, packaged[1]()), num_classes)
+        return load_packaged(network, packaged[1]())
     try:
         created: nn.Module = timm.create_model(model, pretrained=pretrained, **classes, **arguments)
     except (OSError, RuntimeError) as error:
         raise _unavailable(f"timm:{model}", error) from error
-    return _start_small(created, num_classes) if pretrained else created
-
-
-def _start_small(network: nn.Module, num_classes: int | None) -> nn.Module:
-    """Give a new classifier small weights.
-
-    Some initialisations grow as classes become few (EfficientNet's has a standard deviation of 0.4 for two classes):
-    the first steps would then undo the pretrained features to lower logits that mean nothing.
-    """
-    record = getattr(network, "pretrained_cfg", None) or {}
-    if num_classes is None or num_classes == record.get("num_classes"):
-        return network
-    classifier = network.get_classifier()  # type: ignore[operator]
-    if isinstance(classifier, nn.Linear | nn.Conv2d):
-        nn.init.normal_(classifier.weight, std=0.01)
-        if classifier.bias is not None:
-            nn.init.zeros_(classifier.bias)
-    return network
+    return created
 
 
 def _create_tv(model: str, *, num_classes: int | None, pretrained: bool, **arguments: Any) -> nn.Module:

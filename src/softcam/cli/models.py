@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
 from softcam.cli.console import say, show_json, show_table
+
+if TYPE_CHECKING:
+    from softcam.survey import SurveyRow
 
 SUMMARY = "List what converts, exactly or not, with the size of the evidence maps"
 EXAMPLES = """\
@@ -31,18 +34,14 @@ def run(options: Any) -> int:
     if options.json:
         show_json([row.to_dict() for row in rows])
     else:
-        cells = [
-            (
-                row.model,
-                "exact" if row.exact else "no",
-                "" if row.error is None else f"{row.error:.1e}",
-                "" if row.grid is None else f"{row.grid[0]}x{row.grid[1]}",
-                f"{row.input_size[0]}",
-                row.reason.split(". ")[0].removeprefix("Expected "),
-            )
-            for row in rows
-        ]
-        show_table(("model", "converts", "error", "map", "input", "why not"), cells)
+        show_table(("model", "converts", "error", "map", "input", "why not"), [_cells(row) for row in rows])
     if not rows:
         say(f"no model of the survey matches {options.filter!r}; `--measure NAME` converts any other")
     return 0
+
+
+def _cells(row: SurveyRow) -> tuple[str, ...]:
+    if row.error is None or row.grid is None or row.input_size is None:
+        reason = (row.refusal or "").partition(", but ")[2].partition(". ")[0]
+        return (row.model, "no", "", "", "", reason.rstrip("."))
+    return (row.model, "exactly", f"{row.error:.1e}", f"{row.grid[0]}x{row.grid[1]}", f"{row.input_size[0]} px", "")

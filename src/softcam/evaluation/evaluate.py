@@ -82,6 +82,7 @@ def _describe(
         "consistency": check_consistency(predictions, num_classes=len(models.classes), settings=settings),
         "comparisons": comparison.differences,
         "classes": list(models.classes),
+        "conversion": None if models.config.conversion is None else dict(models.config.conversion),
         "counts": {
             "test": len(predictions),
             "failed": len(predictions.failures),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from softcam.errors import UnsupportedModelError
+from softcam.nn.evidence import Evidence
 from softcam.nn.features import Features, Layout
 from softcam.nn.heads import LinearEvidence
 from softcam.nn.model import SoftCAM
@@ -21,7 +22,10 @@ from softcam.nn.report import ConversionReport
 from softcam.nn.split import Split, drop_unused, split_network
 
 EXACT_TOLERANCE = 1e-4
-"""Largest relative difference of logits, in float32 on the probe images, with which a copy still counts as exact."""
+"""Largest relative difference of logits on the probe images with which a copy still counts as exact, in float32.
+
+Half precision gets two of its rounding steps.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class _Probe:
     logits: Tensor
 
 
+@torch.inference_mode(mode=False)
 def convert(
     model: nn.Module,
     *,
@@ -97,8 +102,7 @@ def _make_probe(network: nn.Module, images: Tensor | None, *, certify: bool) -> 
     elif images.ndim != 4 or len(images) == 0:
         raise ValueError(f"Expected `images` to be a filled batch (N, C, H, W), but got {tuple(images.shape)}.")
     images = images.to(reference)
-    with torch.no_grad():
-        logits = network(images)
+    logits = _run(network, images)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UnsupportedModelError(
@@ -106,6 +110,17 @@ def _make_probe(network: nn.Module, images: Tensor | None, *, certify: bool) -> 
             "Wrap it in a module that returns the logits alone."
         )
     return _Probe(images, logits)
+
+
+def _run(network: nn.Module, images: Tensor) -> object:
+    try:
+        with torch.no_grad():
+            return network(images)
+    except (RuntimeError, AssertionError) as error:
+        raise UnsupportedModelError(
+            f"Expected the model to classify images {tuple(images.shape)}, but it raised: {error}. "
+            "Pass `images=` as the model expects them."
+        ) from error
 
 
 def input_shape(network: nn.Module) -> tuple[int, int, int]:
@@ -161,19 +176,35 @@ def _finish(converted: SoftCAM, source: nn.Module, probe: _Probe | None) -> Soft
         converted.eval()
         with torch.no_grad():
             evidence = converted.evidence(probe.images)
-        evidence.check(1e-4)
+        evidence.check(_tolerance(probe.logits.dtype))
         if converted.conversion.exact:
-            converted.conversion = replace(converted.conversion, error=_measure(evidence.logits, probe.logits))
-    flags = dict(source.named_parameters())
+            converted.conversion = replace(converted.conversion, error=_measure(evidence, probe.logits))
+    return _restore_flags(converted, source)
+
+
+def _restore_flags(converted: SoftCAM, source: nn.Module) -> SoftCAM:
+    converted.train(source.training)
+    modes = {name: module.training for name, module in source.named_modules()}
+    for name, module in converted.features.network.named_modules():
+        module.training = modes[name]
+    flags = {name: parameter.requires_grad for name, parameter in source.named_parameters()}
     for name, parameter in converted.features.network.named_parameters():
-        parameter.requires_grad_(flags[name].requires_grad)
+        # What the features cannot reach was frozen on the way and stays so.
+        parameter.requires_grad_(parameter.requires_grad and flags[name])
         parameter.grad = None
-    return converted.train(source.training)
+    return converted
 
 
-def _measure(new: Tensor, old: Tensor) -> float:
-    error = float((new - old).abs().max() / old.abs().max().clamp_min(torch.finfo(old.dtype).tiny))
-    if not error <= EXACT_TOLERANCE:
+def _tolerance(dtype: torch.dtype) -> float:
+    return max(EXACT_TOLERANCE, 2 * torch.finfo(dtype).eps)
+
+
+def _measure(evidence: Evidence, old: Tensor) -> float:
+    # Both ways to the logits count: pooling first, as `forward` goes, and the mean of the maps.
+    means = evidence.maps.double().mean((-2, -1))
+    difference = torch.maximum((evidence.logits - old).abs().double(), (means - old).abs())
+    error = float(difference.max() / old.abs().max().clamp_min(torch.finfo(old.dtype).tiny))
+    if not error <= _tolerance(old.dtype):
         raise UnsupportedModelError(
             f"Expected the converted model to give the same logits, but they differ by {error:.2g} of their size. "
             "The network does more with its features than pool and classify them."

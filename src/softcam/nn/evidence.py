@@ -119,7 +119,7 @@ class Evidence:
             against: If given, the contribution to the margin over this class.
 
         Raises:
-            ValueError: If the mask has another number of dimensions or fewer pixels than cells.
+            ValueError: If the mask has another number of dimensions or of images, or fewer pixels than cells.
         """
         evidence = self.map_of(target) if against is None else self.margin(target, against)
         return (evidence * self._coverage(region)).mean(dim=(-2, -1))
@@ -188,13 +188,14 @@ class Evidence:
 
     def _coverage(self, region: Tensor) -> Tensor:
         mask = region.to(self.maps)
-        if mask.ndim not in (2, 3) or mask.shape[-2] < self.grid[0] or mask.shape[-1] < self.grid[1]:
+        mask = mask[None] if mask.ndim == 2 else mask
+        smaller = mask.ndim != 3 or mask.shape[-2] < self.grid[0] or mask.shape[-1] < self.grid[1]
+        if smaller or len(mask) not in (1, len(self)):
             msg = (
-                f"Expected `region` to be a mask of at least {self.grid} cells or pixels, (h, w) or (N, h, w), "
-                f"but got {tuple(region.shape)}."
+                f"Expected `region` to be a mask of at least {self.grid} cells or pixels, (h, w) or "
+                f"({len(self)}, h, w), but got {tuple(region.shape)}."
             )
             raise ValueError(msg)
-        mask = mask if mask.ndim == 3 else mask[None]
         return mask if mask.shape[-2:] == self.grid else _cell_coverage(mask, self.grid)
 
 

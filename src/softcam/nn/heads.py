@@ -42,7 +42,10 @@ class LinearEvidence(nn.Module):
             bias: (K,).
             dropout: Probability in [0, 1) of dropping a feature channel in training.
         """
-        head = cls(weight.shape[1], weight.shape[0], dropout=dropout).to(weight)
+        # Built without values, so that the caller's random generator stays where it is.
+        with torch.device("meta"):
+            head = cls(weight.shape[1], weight.shape[0], dropout=dropout)
+        head = head.to(weight.dtype).to_empty(device=weight.device)
         with torch.no_grad():
             head.classifier.weight.copy_(weight[..., None, None])
             _bias(head.classifier).copy_(bias)

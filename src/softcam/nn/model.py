@@ -87,6 +87,7 @@ class EvidenceModule(nn.Module):
     def __init__(self, model: SoftCAM) -> None:
         super().__init__()
         self.model = model
+        self.training = model.training
 
     def forward(self, images: Tensor) -> Evidence:
         """Return logits (N, K) and evidence maps (N, K, h, w) of images (N, C, H, W)."""

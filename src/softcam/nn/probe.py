@@ -34,11 +34,20 @@ class Verdict:
 def judge_head(split: Split) -> Verdict:
     """Return whether the head is mean -> affine, and in which layout it reads the features."""
     try:
-        with torch.no_grad(), _double_head(split, randomise=True):
-            return _judge(split)
+        return _judge_in_double(split)
+    except RuntimeError:
+        # A head may use weights that belong to no module of its own; the whole network in float64 takes longer.
+        split.whole = True
+    try:
+        return _judge_in_double(split)
     except RuntimeError as error:
-        # A head that fixes dtype or batch size, or that reaches back into the trunk, cannot be probed.
+        # A head that fixes the batch size, or that reaches back into the trunk, cannot be probed.
         return Verdict(None, affine=False, found=f"the head does not run on features alone ({error}).")
+
+
+def _judge_in_double(split: Split) -> Verdict:
+    with torch.no_grad(), _double_head(split, randomise=True):
+        return _judge(split)
 
 
 def _judge(split: Split) -> Verdict:
@@ -109,26 +118,23 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def _double_head(split: Split, *, randomise: bool = False) -> Iterator[None]:
-    """Run the head's own modules in float64; optionally give zero-initialised weights values, to see through them."""
-    saved = [
-        (module, _dtype(module), {key: value.clone() for key, value in module.state_dict().items()})
-        for _, module in split.tail
-    ]
-    for module, _, _ in saved:
-        module.double()
-        if randomise:
+    """Run the head in float64; optionally give its zero-initialised weights values, to see through them."""
+    modules = [split.network] if split.whole else [module for _, module in split.tail]
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    saved = [(tensor, tensor.data) for tensor in tensors if tensor.is_floating_point()]
+    example = split.example
+    for tensor, values in saved:
+        tensor.data = values.to(torch.float64, copy=True)
+    split.example = example.double() if split.whole else example
+    if randomise:
+        for _, module in split.tail:
             _fill_zeros(module)
     try:
         yield
     finally:
-        for module, dtype, state in saved:
-            module.to(dtype)
-            module.load_state_dict(state)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    tensors = [*module.parameters(), *module.buffers()]
-    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+        split.example = example
+        for tensor, values in saved:
+            tensor.data = values
 
 
 def _fill_zeros(module: nn.Module) -> None:

@@ -14,7 +14,8 @@ class ConversionReport:
     Args:
         head: Kind of class evidence layer, e.g. `linear`.
         exact: Whether the maps average to the black box's own logits.
-        error: Largest `max |new - old| / max |old|` over the logits of the probe images; None for a new layer.
+        error: Largest `max |new - old| / max |old|` on the probe images, where new are the logits and the means of the
+            maps; None for a new layer.
         channels: D, channels of the features under the evidence layer.
         num_classes: K, number of classes.
         layout: Order of the feature dimensions in the black box (NCHW, NHWC or NLC).

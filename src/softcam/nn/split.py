@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,8 @@ class Split:
         self.shape = shape
         self.tail = tail
         self.dropout = dropout
+        # Whether the head can be probed only with the whole network in float64.
+        self.whole = False
 
     def head(self, features: Tensor) -> Tensor:
         """Return the logits (N, K) that the black box gives for features in its own layout."""
@@ -154,31 +156,74 @@ def drop_unused(
     """Replace by `nn.Identity` what the features do not depend on, found by the gradient of the central cell.
 
     A classifier left inside would never get a gradient, which DDP refuses, and would be stored with every model.
+    Weights that cannot be taken out are frozen.
 
     Args:
         features: The extractor, changed in place.
-        tail: Modules of the head, replaced in any case.
+        tail: Modules of the head.
         example: One probe image (1, C, H, W).
 
     Returns:
         The extent (height, width) in pixels that the central cell depends on, the grid (h, w), and notes.
+
+    Raises:
+        UnsupportedModelError: If no gradient of the features reaches the image.
     """
-    images = example.clone().requires_grad_()
+    images = example.detach().clone().requires_grad_()
     with torch.enable_grad():
         maps = features(images)
         grid = (maps.shape[-2], maps.shape[-1])
         cell = maps[..., grid[0] // 2, grid[1] // 2]
         # Random weights, since a layer norm makes the plain sum over channels constant.
         weights = torch.randn(cell.shape[1], generator=torch.Generator().manual_seed(0)).to(cell)
-        (cell * weights).sum().backward()
+        gradient = _backward((cell * weights).sum(), images)
     in_tail = {name for name, _ in tail}
-    unused = [name for name, module in _weighted(features.network) if name in in_tail or _without_gradient(module)]
-    for name in unused:
-        parent, _, child = name.rpartition(".")
-        setattr(features.network.get_submodule(parent), child, nn.Identity())
-    branches = sorted({name.split(".")[0] for name in unused if name not in in_tail})
+    idle = {name for name, module in _weighted(features.network) if _without_gradient(module)}
+    replaced = _replace_unused(features, in_tail, idle, example, maps.detach())
+    for parameter in features.network.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+    branches = sorted({name.split(".")[0] for name in replaced - in_tail})
     notes = (f"left behind, as the features do not use it: {', '.join(branches)}",) if branches else ()
-    return _extent(images.grad), grid, notes
+    return _extent(gradient), grid, notes
+
+
+def _backward(value: Tensor, images: Tensor) -> Tensor:
+    if value.requires_grad:
+        value.backward()  # type: ignore[no-untyped-call]
+    if images.grad is None:
+        raise UnsupportedModelError(
+            "Expected features that depend on the image by differentiable steps, but no gradient reaches it. "
+            "Take `torch.no_grad()` and `detach()` out of the network's forward."
+        )
+    return images.grad
+
+
+def _replace_unused(features: Features, tail: set[str], idle: set[str], example: Tensor, expected: Tensor) -> set[str]:
+    """Put `nn.Identity` in the place of modules, as many as the features can do without, and return their names."""
+    network = features.network
+    for names in (tail | idle, tail):
+        before = {name: network.get_submodule(name) for name in names}
+        _put(network, {name: nn.Identity() for name in names})
+        if _same_features(features, example, expected):
+            return names
+        # Without a gradient but in use, or run through to the end by the forward of a watched network.
+        _put(network, before)
+    return set()
+
+
+def _put(network: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    for name, module in modules.items():
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, module)
+
+
+def _same_features(features: Features, example: Tensor, expected: Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            found = features(example)
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        return False
+    return torch.allclose(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def _without_gradient(module: nn.Module) -> bool:
@@ -186,9 +231,7 @@ def _without_gradient(module: nn.Module) -> bool:
     return bool(own) and all(parameter.grad is None for parameter in own)
 
 
-def _extent(gradient: Tensor | None) -> tuple[int, int]:
-    if gradient is None:
-        return (0, 0)
+def _extent(gradient: Tensor) -> tuple[int, int]:
     touched = gradient.ne(0).any(dim=1)[0]
     rows, columns = touched.any(1).nonzero(), touched.any(0).nonzero()
     if not len(rows):

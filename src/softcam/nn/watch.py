@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -66,8 +67,10 @@ class PoolingWatch(TorchFunctionMode):
 
 
 def _collapses(features: object, output: object) -> bool:
-    if not (isinstance(features, Tensor) and isinstance(output, Tensor)) or features.ndim not in (3, 4):
+    if not (isinstance(features, Tensor) and isinstance(output, Tensor)):
         return False
-    channels = {features.shape[1], features.shape[-1]}
-    single = output.numel() // max(1, features.shape[0])
-    return features.numel() > output.numel() and single in channels and output.numel() == single * features.shape[0]
+    if features.ndim not in (3, 4) or output.ndim < 2 or output.shape[0] != features.shape[0]:
+        return False
+    # Per image and without hashing, since an exporter's batch size is a symbol.
+    values, single = math.prod(features.shape[1:]), math.prod(output.shape[1:])
+    return bool(single < values and (single == features.shape[1] or single == features.shape[-1]))

@@ -91,6 +91,8 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
             cases=gallery.case_views(result.gallery, scale),
             grid=result.gallery[0].margin.shape if result.gallery else None,
             identity=metrics.get("identity"),
+            receptive_field=(metrics.get("conversion") or {}).get("receptive_field"),
+            input_size=(metrics.get("conversion") or {}).get("input_size"),
             methods=tables.method_table(result.benchmark, metrics.get("comparisons") or ()),
             curve_ends=curve_ends(result.curves),
             consistency=consistency_rows(metrics.get("consistency") or {}),

@@ -1,0 +1,9 @@
+"""Training: recipes, the Lightning module, cached features of a frozen trunk, and runs that can be taken up again."""
+
+from __future__ import annotations
+
+from softcam.training.module import Learner
+from softcam.training.recipe import Recipe, Stage, list_recipes, read_recipe
+from softcam.training.run import TrainingRun, train
+
+__all__ = ["Learner", "Recipe", "Stage", "TrainingRun", "list_recipes", "read_recipe", "train"]

@@ -1,0 +1,198 @@
+"""The Lightning module: one loss, one schedule and one set of metrics for a SoftCAM model and for its black box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
+
+from softcam.errors import RunError
+from softcam.nn import ElasticNet, Evidence, SoftCAM, run_from
+from softcam.training.recipe import Recipe, Stage
+from softcam.training.schedule import learning_rate, plan_segments
+from softcam.training.trunk import Trunk
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be told apart.
+
+    Args:
+        num_classes: K.
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
+        class_weights: Weight of each class in the loss (K,); for multi-label data that of its positives.
+    """
+
+    num_classes: int
+    multi_label: bool = False
+    class_weights: Tensor | None = None
+
+
+class Learner(LightningModule):
+    """A model that learns by a recipe.
+
+    The penalty is taken on the evidence maps of every image of a batch, which come from the pass that gave the
+    logits; where no penalty is asked for, the maps are never made.
+
+    Args:
+        model: A SoftCAM model, or a black box returning logits (N, K).
+        recipe: Loss, penalty, optimizer, schedule and stages.
+        task: The classes.
+        steps_per_epoch: Optimisation steps of an epoch, >= 1.
+        trunk: What is frozen in the stages that have a trunk; needed if any has.
+
+    Raises:
+        ValueError: If a penalty is asked for and the model has no evidence maps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        task: Task,
+        steps_per_epoch: int,
+        trunk: Trunk | None = None,
+    ) -> None:
+        super().__init__()
+        if recipe.penalty.active and not isinstance(model, SoftCAM):
+            raise ValueError(
+                f"Expected `model` to be a SoftCAM model, but got {type(model).__name__}. Drop the penalty."
+            )
+        self.model = model
+        self.recipe = recipe
+        self.multi_label = task.multi_label
+        self.penalty = ElasticNet(recipe.penalty.l1, recipe.penalty.l2, size_free=recipe.penalty.size_free)
+        self.register_buffer("class_weights", task.class_weights, persistent=False)
+        self.auroc = _create_auroc(task)
+        self._segments = plan_segments(recipe, steps_per_epoch)
+        self._trunk = trunk
+        self._frozen: tuple[nn.Module, ...] = ()
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the current epoch."""
+        return self.recipe.stage_at(self.current_epoch)
+
+    def train(self, mode: bool = True) -> Learner:  # noqa: FBT001, FBT002 - torch's signature
+        """Set train or eval mode; what is frozen stays in eval mode, so that its norms keep their statistics."""
+        super().train(mode)
+        for module in self._frozen:
+            module.train(mode=False)
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze what the stage freezes, and make dropout depend on seed and epoch alone."""
+        trunk = self._trunk if self.stage.trunk is not None else None
+        self.model.requires_grad_()
+        self._frozen = trunk.modules if trunk else ()
+        for parameter in trunk.parameters if trunk else ():
+            parameter.requires_grad = False
+            parameter.grad = None
+        self.train()
+        # A run that is taken up again at this epoch has to draw the same numbers as one that went through.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch of images (N, C, H, W) or cached activations, its targets and indices.
+
+        Raises:
+            RunError: If the loss is not finite.
+        """
+        inputs, targets, _ = batch
+        logits, maps = self._forward(inputs, with_maps=self.recipe.penalty.active)
+        penalty = logits.new_zeros(()) if maps is None else self.penalty(maps)
+        loss = self.classification_loss(logits, targets)
+        total = loss + penalty
+        if not bool(torch.isfinite(total)):
+            raise RunError(
+                f"Expected the training loss to be finite, but got {float(total.detach())} in epoch "
+                f"{self.current_epoch + 1}, batch {batch_idx + 1}. "
+                "Lower `optimizer.lr` or the penalty, or set `optimizer.gradient_clip`."
+            )
+        self._log(train_loss=loss, train_penalty=penalty, size=len(targets))
+        return total
+
+    def validation_step(self, batch: Batch, _batch_idx: int) -> None:
+        """Add a batch, as in `training_step`, to the validation metrics."""
+        inputs, targets, _ = batch
+        logits = self._forward(inputs, with_maps=False)[0].float()
+        probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
+        hits = (probabilities > 0.5) == targets.bool() if self.multi_label else logits.argmax(1) == targets
+        self.auroc.update(probabilities, targets.long())
+        loss = self.classification_loss(logits, targets)
+        self._log(val_loss=loss, val_accuracy=hits.float().mean(), size=len(targets))
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute the AUROC once over all validation images."""
+        self.log("val_auroc", self.auroc.compute(), prog_bar=True)
+        self.auroc.reset()
+
+    def classification_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return cross-entropy, or binary cross-entropy per class for multi-label data, without the penalty.
+
+        Args:
+            logits: (N, K).
+            targets: Class indices (N,), or 0 and 1 (N, K) for multi-label data.
+        """
+        weights = cast("Tensor | None", self.class_weights)
+        smoothing = self.recipe.loss.label_smoothing
+        if self.multi_label:
+            smoothed = targets.float() * (1 - smoothing) + smoothing / 2
+            return F.binary_cross_entropy_with_logits(logits.float(), smoothed, pos_weight=weights)
+        return F.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=smoothing)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its learning rate, which changes with every step."""
+        optimizer = create_optimizer(self.model, self.recipe)
+        base = self.recipe.optimizer.lr
+        scheduler = LambdaLR(optimizer, lambda step: learning_rate(step, self._segments) / base)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _forward(self, inputs: Tensor, *, with_maps: bool) -> tuple[Tensor, Tensor | None]:
+        model = self.model.with_evidence() if with_maps and isinstance(self.model, SoftCAM) else self.model
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if self._trunk is not None and self.stage.trunk is not None:
+            example = self._trunk.example.to(inputs.device)
+            output: Tensor | Evidence = run_from(model, self.stage.trunk, inputs.float(), example)
+        else:
+            output = model(inputs)
+        return (output.logits, output.maps) if isinstance(output, Evidence) else (output, None)
+
+    def _log(self, *, size: int, **values: Tensor) -> None:
+        for name, value in values.items():
+            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=size, prog_bar=name == "train_loss")
+
+
+def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe; weight decay spares biases and the weights of norms.
+
+    Args:
+        model: Whose parameters are to move.
+        recipe: Its `optimizer` is used.
+    """
+    settings = recipe.optimizer
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [item for item in parameters if item.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [item for item in parameters if item.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+def _create_auroc(task: Task) -> Metric:
+    if task.multi_label:
+        return MultilabelAUROC(num_labels=task.num_classes)
+    return MulticlassAUROC(num_classes=task.num_classes)

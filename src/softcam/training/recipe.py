@@ -1,0 +1,350 @@
+"""Recipes: everything that decides a training run, read from YAML into frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from softcam.data import Augmentation
+from softcam.data.sources import SOURCES
+from softcam.errors import RecipeError
+from softcam.training.values import above_zero, at_least, build, plain, require
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which images are learned from, and how they reach the network.
+
+    Args:
+        source: A manifest file, a folder with one subfolder per class, or the name of a built-in source (`elpv`).
+            In a recipe file, a relative path starts at that file.
+        classes: Class names in the order of the logits, the positive class of two last; by default in alphabetical
+            order, or as a built-in source has them.
+        image_size: Side of the network's input in pixels; by default the backbone's own.
+        preprocessing: Values that replace the backbone's own, with the keys of `softcam.imaging.Preprocessing`.
+        augmentation: Random changes of training images; all off by default.
+        batch_size: Images per optimisation step, >= 1.
+        num_workers: Processes that decode images, >= 0. The result does not depend on it.
+    """
+
+    source: str = "elpv"
+    classes: tuple[str, ...] | None = None
+    image_size: int | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    batch_size: int = 32
+    num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(bool(self.source), "data.source", "a path or the name of a source", self.source)
+        require(self.image_size is None or self.image_size >= 2, "data.image_size", ">= 2", self.image_size)
+        require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
+        require(self.num_workers >= 0, "data.num_workers", ">= 0", self.num_workers)
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """Which network is trained.
+
+    Args:
+        kind: `softcam` for the self-explainable model, `black_box` for its twin; both start from the same weights.
+        backbone: Name as in `softcam.backbones`, such as `timm:resnet50`.
+        weights: `pretrained` or `none` (random, by the recipe's seed).
+        new_head: Whether the classifier starts from small random weights; if not, it is what the library gives, which
+            are pretrained weights where the number of classes is theirs.
+        arguments: Further arguments of the backbone's constructor.
+    """
+
+    kind: Literal["softcam", "black_box"] = "softcam"
+    backbone: str = "timm:tf_efficientnet_lite0"
+    weights: Literal["pretrained", "none"] = "pretrained"
+    new_head: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PenaltyRecipe:
+    """Strengths of `softcam.nn.ElasticNet` on the evidence maps; both zero is the dense SoftCAM.
+
+    Args:
+        l1: Strength of the absolute values, >= 0.
+        l2: Strength of the Euclidean norm, >= 0.
+        size_free: Whether means replace the paper's sums, so that a strength carries over to other map sizes.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.0
+    size_free: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(at_least(self.l1, 0), "penalty.l1", "a finite number >= 0", self.l1)
+        require(at_least(self.l2, 0), "penalty.l2", "a finite number >= 0", self.l2)
+
+    @property
+    def active(self) -> bool:
+        """Whether the maps are penalised at all."""
+        return self.l1 > 0 or self.l2 > 0
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """The classification loss: cross-entropy, or binary cross-entropy per class for multi-label data.
+
+    Args:
+        class_weights: `balanced` weighs classes by their inverse frequency in the training split.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+    """
+
+    class_weights: Literal["balanced", "none"] = "none"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """How weights move.
+
+    Args:
+        name: `adamw`, or `sgd` as in the paper.
+        lr: Learning rate after the warm-up, > 0.
+        weight_decay: Decay of weight matrices and kernels, >= 0; biases and norms are left alone.
+        momentum: For `sgd`, in [0, 1).
+        nesterov: For `sgd`; needs a momentum.
+        gradient_clip: Largest Euclidean norm of the gradient, > 0; by default unlimited.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = True
+    gradient_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(above_zero(self.lr), "optimizer.lr", "a finite number > 0", self.lr)
+        require(at_least(self.weight_decay, 0), "optimizer.weight_decay", "a finite number >= 0", self.weight_decay)
+        require(0 <= self.momentum < 1, "optimizer.momentum", "in [0, 1)", self.momentum)
+        clip = self.gradient_clip
+        require(clip is None or above_zero(clip), "optimizer.gradient_clip", "a finite number > 0", clip)
+        bare = self.nesterov and self.name == "sgd" and self.momentum == 0
+        require(not bare, "optimizer.nesterov", "false without momentum", self.nesterov)
+
+
+@dataclass(frozen=True)
+class ScheduleRecipe:
+    """How the learning rate moves within each stage: linear warm-up, then a cosine, both per step.
+
+    Args:
+        warmup_epochs: Length of the warm-up, >= 0; fractions are allowed.
+        min_lr: Learning rate that the cosine ends at, >= 0.
+    """
+
+    warmup_epochs: float = 0.5
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(at_least(self.warmup_epochs, 0), "schedule.warmup_epochs", "a finite number >= 0", self.warmup_epochs)
+        require(at_least(self.min_lr, 0), "schedule.min_lr", "a finite number >= 0", self.min_lr)
+
+
+@dataclass(frozen=True)
+class EarlyStoppingRecipe:
+    """When the last stage ends before its time.
+
+    Args:
+        monitor: Validation metric; AUROC and accuracy are to grow, the loss is to fall. It also picks the best epoch.
+        patience: Epochs without improvement that are accepted, >= 1; by default there is no early stop.
+    """
+
+    monitor: Literal["val_auroc", "val_loss", "val_accuracy"] = "val_auroc"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(self.patience is None or self.patience >= 1, "early_stopping.patience", ">= 1", self.patience)
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether the monitored metric is to fall or to grow."""
+        return "min" if self.monitor == "val_loss" else "max"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of epochs in which the same part of the network is trained.
+
+    Args:
+        epochs: Length, >= 1.
+        trunk: Submodule, named as in the black box, up to which and including which everything is frozen; its output
+            is computed once and kept on disk. By default everything is trained.
+        views: Augmented versions of each training image that are cached, >= 1; epochs take turns with them.
+        lr: Learning rate of this stage; by default the optimizer's.
+    """
+
+    epochs: int
+    trunk: str | None = None
+    views: int = 1
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(self.epochs >= 1, "stages.epochs", ">= 1", self.epochs)
+        require(self.trunk != "", "stages.trunk", "the name of a submodule", self.trunk)
+        require(self.views >= 1, "stages.views", ">= 1", self.views)
+        require(self.views == 1 or self.trunk is not None, "stages.views", "1 without a trunk", self.views)
+        require(self.lr is None or above_zero(self.lr), "stages.lr", "a finite number > 0", self.lr)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run.
+
+    Args:
+        name: What the run is called in reports.
+        seed: Decides random weights, order of images, augmentation and dropout, >= 0.
+        data: Which images, and how they reach the network.
+        model: Which network.
+        penalty: Strengths of the penalty on the evidence maps.
+        loss: The classification loss.
+        optimizer: How weights move.
+        schedule: How the learning rate moves.
+        early_stopping: When to stop, and which epoch is the best.
+        averaging: Decay per step of an exponential moving average of the weights, in [0, 1); 0 is off.
+        precision: `auto` is float32 on a CPU and mixed precision on a GPU.
+        deterministic: Whether only deterministic kernels may be used.
+        stages: What is trained, one after the other.
+
+    Example:
+        >>> recipe = Recipe(name="short", stages=(Stage(epochs=2),))
+        >>> recipe.epochs, recipe.twin().model.kind
+        (2, 'black_box')
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    data: DataRecipe = field(default_factory=DataRecipe)
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    penalty: PenaltyRecipe = field(default_factory=PenaltyRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    early_stopping: EarlyStoppingRecipe = field(default_factory=EarlyStoppingRecipe)
+    averaging: float = 0.0
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range and combinations that contradict each other."""
+        require(bool(self.name), "name", "a word", self.name)
+        require(0 <= self.seed < 2**32, "seed", "in [0, 2**32)", self.seed)
+        require(0 <= self.averaging < 1, "averaging", "in [0, 1)", self.averaging)
+        require(len(self.stages) >= 1, "stages", "at least one stage", "none")
+        trunks = [stage.trunk for stage in self.stages]
+        names = {trunk for trunk in trunks if trunk is not None}
+        require(len(names) <= 1, "stages.trunk", "the same name in every stage that has one", sorted(names))
+        # Cached features come from the starting weights: they are stale once the trunk has been trained.
+        late = any(before is None and after is not None for before, after in pairwise(trunks))
+        require(not late, "stages.trunk", "set only before stages that train everything", trunks)
+        if self.model.kind == "black_box":
+            require(not self.penalty.active, "penalty", "zero for a black box, which has no maps", self.penalty)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages together."""
+        return sum(stage.epochs for stage in self.stages)
+
+    @property
+    def trunk(self) -> str | None:
+        """The submodule whose output is cached, if any stage has one."""
+        return self.stages[0].trunk
+
+    def stage_at(self, epoch: int) -> Stage:
+        """Return the stage that `epoch`, counted from 0 over all stages, belongs to; the last one from the end on."""
+        for stage in self.stages:
+            if epoch < stage.epochs:
+                return stage
+            epoch -= stage.epochs
+        return self.stages[-1]
+
+    def twin(self) -> Recipe:
+        """Return the recipe of the black box that is trained alike: no maps, hence no penalty."""
+        model = dataclasses.replace(self.model, kind="black_box")
+        return dataclasses.replace(self, model=model, penalty=PenaltyRecipe())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain nested values that `Recipe.from_dict` reads back."""
+        return cast("dict[str, Any]", plain(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Build a recipe from nested mappings.
+
+        Raises:
+            RecipeError: If a key is unknown or missing, or a value has the wrong type or range.
+        """
+        return build(cls, values)
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Return the names of the recipes that come with softcam.
+
+    Example:
+        >>> "default" in list_recipes()
+        True
+    """
+    folder = resources.files("softcam.training") / "recipes"
+    return tuple(sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")))
+
+
+def read_recipe(source: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: A YAML file, or the name of a recipe that comes with softcam.
+
+    Raises:
+        RecipeError: If there is no such recipe, it is not YAML, or it holds an unknown key or a wrong value.
+
+    Example:
+        >>> read_recipe("default").model.kind
+        'softcam'
+    """
+    if str(source) in list_recipes():
+        text = (resources.files("softcam.training") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
+        return _parse(text, str(source))
+    path = Path(source)
+    if not path.is_file():
+        names = ", ".join(list_recipes())
+        raise RecipeError(f"Expected a recipe file or one of {names}, but got {str(source)!r}.")
+    recipe = _parse(path.read_text(encoding="utf-8"), path.stem)
+    return recipe if recipe.data.source in SOURCES else _anchored(recipe, path.parent)
+
+
+def _parse(text: str, name: str) -> Recipe:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"Expected recipe {name!r} to be YAML, but {error}") from error
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"Expected recipe {name!r} to be a mapping of keys, but got {type(values).__name__}.")
+    return Recipe.from_dict({"name": name, **values})
+
+
+def _anchored(recipe: Recipe, folder: Path) -> Recipe:
+    source = str((folder / recipe.data.source).resolve())
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=source))

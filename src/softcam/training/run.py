@@ -1,0 +1,209 @@
+"""A training run: recipe in, folder with checkpoints, metrics and bundle out; the same call continues it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from softcam.bundle import read_config, save
+from softcam.data import ImageDataset, Manifest
+from softcam.errors import RecipeError, RunError
+from softcam.files import write_atomic
+from softcam.metrics.classification import choose_threshold
+from softcam.training.data import StagedDataModule
+from softcam.training.fitting import Fit, fit
+from softcam.training.module import Learner, Task
+from softcam.training.preparation import choose_preprocessing, create_start, load_manifest, prepare_features
+from softcam.training.progress import track
+from softcam.training.recipe import Recipe
+from softcam.training.state import borrowed_process
+from softcam.training.trunk import evaluating, find_trunk
+
+PROBES = 2
+"""Images on which conversion and trunk are checked before the work starts."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A finished run.
+
+    Args:
+        path: Its folder.
+        model_path: The bundle in it.
+        metrics: Validation metrics of the best epoch, and its number.
+        seconds: Wall-clock time of the call that finished the run, and of the epochs before an interruption.
+    """
+
+    path: Path
+    model_path: Path
+    metrics: dict[str, float]
+    seconds: float
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    manifest: Manifest | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> TrainingRun:
+    """Train a model by a recipe.
+
+    Writes `recipe.yaml`, `metrics.csv`, `tensorboard/`, `checkpoints/` (`best.ckpt`, `last.ckpt`), `model/` (the
+    bundle of the best epoch) and, last, `run.json`. The same call takes an interrupted run up at its last whole epoch,
+    with the same result as without the interruption, and returns a finished run at once.
+
+    Args:
+        recipe: Everything that decides the result.
+        out: Folder of the run, created if needed.
+        manifest: Table of images; by default the one that the recipe names.
+        cache_dir: Where features of a frozen trunk are kept; by default `out/cache`. Share it between twins.
+        progress: Whether progress is shown on stderr.
+
+    Raises:
+        RunError: If `out` holds a run of another recipe or of other data, or the loss is not finite.
+        RecipeError: If the recipe does not fit the backbone.
+        ManifestError: If anything in the table of images is wrong.
+        UnsupportedModelError: If the backbone is unknown or cannot be converted exactly.
+        KeyboardInterrupt: If interrupted; the last whole epoch is kept.
+    """
+    out = Path(out)
+    _claim(out, recipe)
+    if (out / "run.json").is_file():
+        return _read_run(out, manifest)
+    started = time.perf_counter()
+    with borrowed_process():
+        table = load_manifest(recipe, out) if manifest is None else manifest
+        work = _Work(recipe, out, table)
+        return work.finish(work.run(Path(cache_dir or out / "cache"), progress=progress), started)
+
+
+class _Work:
+    """The steps of a run on one table of images."""
+
+    def __init__(self, recipe: Recipe, out: Path, manifest: Manifest) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.manifest = manifest
+        self.digest = manifest.digest()
+        self.preprocessing = choose_preprocessing(recipe)
+        augmentation = recipe.data.augmentation
+        self.datasets = {
+            "train": ImageDataset(manifest.subset("train"), self.preprocessing, augmentation, seed=recipe.seed),
+            "val": ImageDataset(manifest.subset("val"), self.preprocessing),
+        }
+        validation = self.datasets["val"]
+        self.probes = torch.stack([validation[index][0] for index in range(min(PROBES, len(validation)))])
+        self.start = create_start(recipe, manifest, self.probes)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.start.model
+
+    def run(self, cache: Path, *, progress: bool) -> Fit:
+        data = StagedDataModule(self.manifest, self.preprocessing, self.recipe)
+        trunk = None
+        if self.recipe.trunk is not None:
+            trunk = find_trunk(self.model, self.recipe.trunk, self.probes)
+            with track("Features of the frozen trunk", visible=progress) as report:
+                data.use_features(prepare_features(self.start, self.recipe, self.datasets, cache, report=report))
+        weights = data.class_weights() if self.recipe.loss.class_weights == "balanced" else None
+        learner = Learner(
+            self.model,
+            self.recipe,
+            task=Task(len(self.manifest.classes), self.manifest.task == "multilabel", weights),
+            steps_per_epoch=math.ceil(len(self.datasets["train"]) / self.recipe.data.batch_size),
+            trunk=trunk,
+        )
+        return fit(learner, data, self.out, data_digest=self.digest, progress=progress)
+
+    def finish(self, result: Fit, started: float) -> TrainingRun:
+        self.model.cpu().load_state_dict(result.weights)
+        self.model.eval().requires_grad_()
+        thresholds = self.choose_thresholds()
+        metrics = {name: value for name, value in result.row.items() if name.startswith("val_")}
+        metrics["best_epoch"] = result.row["epoch"]
+        model_path = save(
+            self.model,
+            self.out / "model",
+            classes=self.manifest.classes,
+            task=self.manifest.task,
+            preprocessing=self.preprocessing.to_dict(),
+            thresholds=thresholds,
+            provenance=self.describe(metrics),
+        )
+        seconds = round(time.perf_counter() - started, 1)
+        record = {"complete": True, "model": model_path.name, "metrics": metrics, "seconds": seconds}
+        record |= {"training_seconds": round(result.seconds, 1), "thresholds": thresholds, "data_digest": self.digest}
+        config = read_config(model_path)
+        record |= {"model_fingerprint": config.fingerprint, "versions": config.versions}
+        write_atomic(self.out / "run.json", json.dumps(record, indent=2) + "\n")
+        return _read_run(self.out, self.manifest)
+
+    def choose_thresholds(self) -> dict[str, float]:
+        """Return the threshold of the positive class, or of each class for multi-label data, on validation images."""
+        classes = self.manifest.classes
+        multi_label = self.manifest.task == "multilabel"
+        if not multi_label and len(classes) != 2:
+            return {}
+        probabilities, targets = self.predict(multi_label=multi_label)
+        flags = targets if multi_label else torch.nn.functional.one_hot(targets, 2)
+        chosen = range(len(classes)) if multi_label else (1,)
+        both = [index for index in chosen if 0 < int(flags[:, index].sum()) < len(flags)]
+        return {classes[index]: choose_threshold(probabilities[:, index], flags[:, index]) for index in both}
+
+    def predict(self, *, multi_label: bool) -> tuple[Tensor, Tensor]:
+        loader = DataLoader(self.datasets["val"], self.recipe.data.batch_size, generator=torch.Generator())
+        logits, targets = [], []
+        with evaluating(self.model), torch.inference_mode():
+            for images, target, _ in loader:
+                logits.append(self.model(images.contiguous(memory_format=torch.channels_last)).float())
+                targets.append(target)
+        scores = torch.cat(logits)
+        return (scores.sigmoid() if multi_label else scores.softmax(1)), torch.cat(targets)
+
+    def describe(self, metrics: dict[str, float]) -> dict[str, Any]:
+        penalty = self.recipe.penalty
+        strengths = {"l1": penalty.l1, "l2": penalty.l2, "size_free": float(penalty.size_free)}
+        return {
+            "penalty": strengths if self.recipe.model.kind == "softcam" else None,
+            "data_digest": self.digest,
+            "recipe": self.recipe.to_dict(),
+            "metrics": metrics,
+            "seed": self.recipe.seed,
+        }
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Write the recipe into a new run's folder, or compare it with the one that is there."""
+    path = out / "recipe.yaml"
+    if not path.is_file():
+        write_atomic(path, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        return
+    try:
+        earlier = Recipe.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (RecipeError, yaml.YAMLError) as error:
+        raise RunError(f"Expected {out} to hold a run of this version, but {error} Use another `out`.") from error
+    if earlier != recipe:
+        theirs, ours = earlier.to_dict(), recipe.to_dict()
+        changed = ", ".join(key for key in ours if ours[key] != theirs[key])
+        raise RunError(
+            f"Expected {out} to be new or a run of the same recipe, but {changed} differ. Use another `out`."
+        )
+
+
+def _read_run(out: Path, manifest: Manifest | None) -> TrainingRun:
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    if manifest is not None and manifest.digest() != record["data_digest"]:
+        raise RunError(f"Expected the data that the run in {out} was made from, but got others. Use another `out`.")
+    return TrainingRun(out, out / record["model"], record["metrics"], record["seconds"])

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from softcam.nn.report import ConversionReport
+
+
+@pytest.fixture
+def report() -> ConversionReport:
+    return ConversionReport(
+        head="linear",
+        exact=True,
+        error=2.5e-7,
+        channels=512,
+        num_classes=3,
+        layout="NCHW",
+        input_size=(224, 160),
+        grid=(7, 5),
+        map_stride=(32, 31),
+        receptive_field=(211, 160),
+        dropout=0.2,
+        notes=("first", "second"),
+    )
+
+
+def test_json_round_trip(report: ConversionReport) -> None:
+    restored = ConversionReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    assert restored == report
+
+
+def test_to_dict_holds_every_field_as_json_values(report: ConversionReport) -> None:
+    values = report.to_dict()
+    assert list(values) == [field.name for field in dataclasses.fields(ConversionReport)]
+    assert values["grid"] == [7, 5]
+    assert values["notes"] == ["first", "second"]
+
+
+def test_an_unknown_key_is_refused(report: ConversionReport) -> None:
+    with pytest.raises(ValueError, match=r"unknown \['colour', 'size'\]"):
+        ConversionReport.from_dict({**report.to_dict(), "size": 3, "colour": "red"})
+
+
+@pytest.mark.parametrize("missing", ["head", "exact", "error", "grid", "receptive_field"])
+def test_a_missing_key_is_refused(report: ConversionReport, missing: str) -> None:
+    values = report.to_dict()
+    del values[missing]
+    with pytest.raises(ValueError, match=f"Expected all keys of a conversion report, but .*{missing}"):
+        ConversionReport.from_dict(values)
+
+
+def test_keys_with_a_default_may_be_missing(report: ConversionReport) -> None:
+    values = report.to_dict()
+    del values["dropout"], values["notes"]
+    assert ConversionReport.from_dict(values) == dataclasses.replace(report, dropout=0.0, notes=())
+
+
+def test_text_says_what_was_found(report: ConversionReport) -> None:
+    assert str(report).splitlines() == [
+        "head            linear (exact; largest relative error 2.5e-07)",
+        "classes         3 from 512 channels (NCHW)",
+        "evidence maps   7x5 cells at 224x160 px",
+        "map stride      32x31 px",
+        "a cell sees     211x160 px (measured at this input size)",
+        "note            first",
+        "note            second",
+    ]
+
+
+def test_text_of_a_new_layer(report: ConversionReport) -> None:
+    fresh = dataclasses.replace(report, exact=False, error=None, notes=())
+    assert str(fresh).splitlines()[0] == "head            linear (not exact; new, to be trained)"
+    assert "note" not in str(fresh)

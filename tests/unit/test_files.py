@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from softcam.files import atomic_path, digest_file, write_atomic
+
+
+@pytest.mark.parametrize(
+    ("content", "stored"), [(b"\x00\xff", b"\x00\xff"), ("Zür\nich", "Zür\nich".encode()), ("", b"")]
+)
+def test_content_is_written(tmp_path: Path, content: bytes | str, stored: bytes) -> None:
+    path = tmp_path / "a.txt"
+    write_atomic(path, content)
+    assert path.read_bytes() == stored
+    assert [child.name for child in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "x" / "y" / "a.txt", "text")
+    assert (tmp_path / "x" / "y" / "a.txt").read_text() == "text"
+
+
+def test_an_old_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomic(path, "a long first text")
+    write_atomic(path, "second")
+    assert path.read_text() == "second"
+
+
+def test_the_old_file_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".csv"
+        assert temporary != path
+    assert path.read_text() == "new"
+    assert not temporary.exists()
+
+
+def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with atomic_path(path) as first, atomic_path(path) as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_alone(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert [child.name for child in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_nothing_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
+    write_atomic(tmp_path / "a.txt", "text")
+    assert events == ["fsync", "rename", "fsync"]
+
+
+def test_digest(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    assert digest_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    path.write_bytes(os.urandom(3_000_000))
+    assert digest_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from softcam.data import ImageDataset, Manifest
+from softcam.errors import RecipeError
+from softcam.imaging import Preprocessing
+from softcam.nn import SoftCAM
+from softcam.training import Recipe
+from softcam.training.preparation import choose_preprocessing, create_start, load_manifest, prepare_features
+
+IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def with_model(values: dict[str, Any], **model: Any) -> Recipe:
+    return Recipe.from_dict({**values, "model": {**values["model"], **model}})
+
+
+def test_a_table_is_read_from_its_path(recipe: Recipe, manifest: Manifest, tmp_path: Path) -> None:
+    assert load_manifest(recipe, tmp_path).digest() == manifest.digest()
+
+
+def test_a_recipe_replaces_values_of_the_backbone(values: dict[str, Any]) -> None:
+    values["data"] |= {"image_size": 48, "preprocessing": {"crop_fraction": 0.5}}
+    ours = choose_preprocessing(Recipe.from_dict(values))
+    assert (ours.size, ours.crop_fraction, ours.mean) == (48, 0.5, (0.485, 0.456, 0.406))
+    values["data"] |= {"image_size": None, "preprocessing": {}}
+    assert choose_preprocessing(Recipe.from_dict(values)).size == 160
+
+
+def test_an_unknown_key_of_the_preprocessing_is_refused(values: dict[str, Any]) -> None:
+    values["data"] |= {"preprocessing": {"crop_fracton": 0.5}}
+    with pytest.raises(RecipeError, match=r"`data\.preprocessing` to be usable, but .*crop_fraction"):
+        choose_preprocessing(Recipe.from_dict(values))
+
+
+def test_both_twins_start_from_the_same_weights(values: dict[str, Any], manifest: Manifest) -> None:
+    state = torch.get_rng_state()
+    ours = create_start(with_model(values), manifest, IMAGES)
+    theirs = create_start(with_model(values, kind="black_box"), manifest, IMAGES)
+    assert isinstance(ours.model, SoftCAM)
+    assert ours.model.conversion.exact
+    assert ours.fingerprint == theirs.fingerprint
+    with torch.no_grad():
+        assert torch.allclose(ours.model.eval()(IMAGES), theirs.model.eval()(IMAGES), atol=1e-5)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_new_head_is_small_and_another_is_kept(values: dict[str, Any], manifest: Manifest) -> None:
+    def head(**model: Any) -> torch.Tensor:
+        return create_start(with_model(values, kind="black_box", **model), manifest, IMAGES).model.classifier.weight
+
+    assert 0.005 < head().std().item() < 0.02
+    assert head(new_head=False).std().item() > 0.1
+
+
+@pytest.mark.parametrize("backbone", ["timm:test_resnet", "torchvision:squeezenet1_1"])
+def test_the_head_is_found_in_other_networks(values: dict[str, Any], manifest: Manifest, backbone: str) -> None:
+    images = torch.randn(2, 3, 64, 64)
+
+    def spread(new_head: bool) -> float:
+        recipe = with_model(values, kind="black_box", backbone=backbone, new_head=new_head)
+        with torch.no_grad():
+            return float(create_start(recipe, manifest, images).model.eval()(images).std())
+
+    assert spread(new_head=True) != spread(new_head=False)
+
+
+def test_the_seed_decides_the_weights(values: dict[str, Any], manifest: Manifest) -> None:
+    other = {**values, "seed": 1}
+    assert (
+        create_start(with_model(values), manifest, IMAGES).fingerprint
+        != create_start(with_model(other), manifest, IMAGES).fingerprint
+    )
+
+
+def files(values: dict[str, Any], manifest: Manifest, folder: Path, **changes: Any) -> set[str]:
+    recipe = Recipe.from_dict({**values, "stages": [{"epochs": 1, "trunk": "blocks.1"}], **changes})
+    preprocessing = Preprocessing(size=32)
+    datasets = {split: ImageDataset(manifest.subset(split), preprocessing) for split in ("train", "val")}
+    start = create_start(recipe, manifest, IMAGES)
+    features = prepare_features(start, recipe, datasets, folder)
+    assert {split: len(rows) for split, rows in features.items()} == {"train": 24 * recipe.stages[0].views, "val": 8}
+    return {path.name for path in folder.glob("*.npy")}
+
+
+def test_the_cache_is_shared_by_twins_and_renewed_when_it_must_be(
+    values: dict[str, Any], manifest: Manifest, tmp_path: Path
+) -> None:
+    both = files(values, manifest, tmp_path, penalty={"l1": 1.0})
+    assert len(both) == 2
+    model = {**values["model"], "kind": "black_box"}
+    assert files(values, manifest, tmp_path, model=model, optimizer={"lr": 1.0}) == both
+    more = files(values, manifest, tmp_path, stages=[{"epochs": 1, "trunk": "blocks.1", "views": 2}])
+    assert {name.split("-")[0] for name in more - both} == {"train"}
+    data = {**values["data"], "augmentation": {"hflip": True}}
+    augmented = files(values, manifest, tmp_path, data=data)
+    assert {name.split("-")[0] for name in augmented - more} == {"train"}
+    deeper = files(values, manifest, tmp_path, stages=[{"epochs": 1, "trunk": "blocks.2"}])
+    assert {name.split("-")[0] for name in deeper - augmented} == {"train", "val"}
+    reseeded = files(values, manifest, tmp_path, seed=1)
+    assert {name.split("-")[0] for name in reseeded - deeper} == {"train", "val"}
