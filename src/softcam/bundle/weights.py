@@ -104,7 +104,9 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 f"Expected `{name}` to be of shape {tuple(tensor.shape)}, as architecture and classes say, but "
                 f"{WEIGHTS_NAME} holds {tuple(weights[name].shape)}. config.json and weights do not belong together."
             )
-    model.load_state_dict(dict(weights), strict=True, assign=True)
+    # Into the model's own state dict, whose version notes some networks ask for (torchvision's MNASNet).
+    own.update(weights)
+    model.load_state_dict(own, strict=True, assign=True)
     check_finite(model)
 
 

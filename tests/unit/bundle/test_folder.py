@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from softcam.backbones import create_black_box
 from softcam.bundle import folder as folder_module
 from softcam.bundle import load, load_black_box, read_config, save
 from softcam.errors import BundleError
@@ -210,3 +211,9 @@ def test_a_failed_rename_puts_the_old_bundle_back(
         save(convert(toy), bundle)
     assert (bundle / "config.json").read_bytes() == before
     assert [entry.name for entry in bundle.parent.iterdir()] == ["model"]
+
+
+def test_a_network_that_asks_for_the_version_of_its_state_loads(tmp_path: Path) -> None:
+    model = convert(create_black_box("torchvision:mnasnet0_5", num_classes=2).eval(), images=torch.randn(1, 3, 64, 64))
+    loaded = load(save(model, tmp_path / "model"))
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
