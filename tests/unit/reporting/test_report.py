@@ -159,8 +159,8 @@ def test_page_says_what_was_decided(page: _Page) -> None:
 
 
 def test_every_case_has_its_account(result: EvaluationResult, page: _Page) -> None:
-    assert page.text.count("Evidence for defect against intact : sum =") == 1
-    assert page.text.count("Evidence for intact against defect : sum =") == 2
+    assert page.text.count("Evidence for defect against intact : mean over cells =") == 1
+    assert page.text.count("Evidence for intact against defect : mean over cells =") == 2
     for case in result.gallery:
         assert case.image_id in page.text
     assert len([entry for entry in page.of("svg") if (entry.get("aria-label") or "").startswith("Evidence for")]) == 3
@@ -234,8 +234,8 @@ def test_page_without_twin_methods_and_gallery(bare_result: EvaluationResult) ->
 def test_a_sum_below_zero_is_explained(result: EvaluationResult, page: _Page) -> None:
     case = result.gallery[0]
     turned = replace(case, margin=-case.margin, logits=case.logits[::-1].copy(), maps=case.maps[::-1].copy())
-    assert "Where a sum is negative" in _Page(_render(replace(result, gallery=(turned,)))).text
-    assert "Where a sum is negative" not in page.text
+    assert "Where a mean is negative" in _Page(_render(replace(result, gallery=(turned,)))).text
+    assert "Where a mean is negative" not in page.text
 
 
 def test_alt_texts_carry_the_numbers(charts: dict[str, Chart]) -> None:
