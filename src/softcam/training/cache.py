@@ -92,6 +92,8 @@ def cache_features(
                 if report is not None:
                     report(filling.done, filling.rows)
         filling.finish()
+    elif report is not None:
+        report(plan.views * len(dataset), plan.views * len(dataset))
     features: Features = np.load(plan.path, mmap_mode="r")
     return features
 
