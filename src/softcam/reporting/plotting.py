@@ -44,7 +44,7 @@ def plot(  # noqa: PLR0913 - two optional pairs, (target, against) and (mean, st
 
     Without `target` and `against` every class has its panel, or the three strongest where there are more than four.
     With `target` that class alone is drawn, with `against` the evidence for the target (default: the predicted class)
-    rather than that class, which sums exactly to the difference of their logits.
+    rather than that class, whose mean is exactly the difference of their logits.
 
     Args:
         evidence: What `SoftCAM.evidence(images)` returned, N images.
@@ -105,7 +105,7 @@ def _panels(one: Evidence, names: Sequence[str], target: int | None, against: in
         # The predicted class may be the very class it is to be weighed against; then its rival takes its place.
         chosen = int(one.runner_up()[0]) if chosen == against else chosen
         total = float(one.logits[0, chosen] - one.logits[0, against])
-        title = f"{names[chosen]} against {names[against]}\nsum {number(total, 2, signed=True)} logits"
+        title = f"{names[chosen]} against {names[against]}\nmean {number(total, 2, signed=True)} logits"
         return [_Panel(title, one.margin(chosen, against)[0].numpy())]
     ranked = one.logits[0].argsort(descending=True)[:3].tolist()
     shown = [target] if target is not None else list(range(one.num_classes))

@@ -69,7 +69,7 @@ def test_target_alone_and_against() -> None:
     assert [title.splitlines()[0] for title in _titles(plot(evidence, _images(), target=2))] == ["image", "class 2"] * 2
     figure = plot(evidence, _images(), target=2, against=0, limit=1.0)
     total = float(evidence.logits[0, 2] - evidence.logits[0, 0])
-    assert _titles(figure)[1] == f"class 2 against class 0\nsum {total:+.2f} logits".replace("-", MINUS)
+    assert _titles(figure)[1] == f"class 2 against class 0\nmean {total:+.2f} logits".replace("-", MINUS)
     assert (_pixels(figure, 1) == overlay(_pixels(figure, 0), evidence.margin(2, 0)[0].numpy(), 1.0)).all()
 
 
