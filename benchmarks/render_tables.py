@@ -108,7 +108,7 @@ def render_conversion() -> str:
     return (
         f"Conversion (`softcam models`): {len(exact)} of {len(rows)} surveyed architectures of timm and torchvision "
         f"convert exactly, with a largest relative difference of the logits of {worst:.1e} in float32; the others are "
-        "refused with the reason, or take a new evidence layer to be trained.\n"
+        "refused with the reason.\n"
     )
 
 
