@@ -94,7 +94,7 @@ class Learner(LightningModule):
         """Freeze what the stage freezes, and make dropout depend on seed and epoch alone."""
         trunk = self._trunk if self.stage.trunk is not None else None
         self.model.requires_grad_()
-        self._frozen = trunk.modules if trunk else ()
+        self._frozen = (trunk.modules if trunk else ()) + (_norms(self.model) if self.stage.freeze_norms else ())
         for parameter in trunk.parameters if trunk else ():
             parameter.requires_grad = False
             parameter.grad = None
@@ -172,6 +172,11 @@ class Learner(LightningModule):
     def _log(self, *, size: int, **values: Tensor) -> None:
         for name, value in values.items():
             self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=size, prog_bar=name == "train_loss")
+
+
+def _norms(model: nn.Module) -> tuple[nn.Module, ...]:
+    common = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - torch's only common base
+    return tuple(module for module in model.modules() if isinstance(module, common))
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

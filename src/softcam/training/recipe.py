@@ -193,12 +193,15 @@ class Stage:
             is computed once and kept on disk. By default everything is trained.
         views: Augmented versions of each training image that are cached, >= 1; epochs take turns with them.
         lr: Learning rate of this stage; by default the optimizer's.
+        freeze_norms: Whether batch norms keep the statistics they came with. With few images, or images unlike those
+            of the pretraining, statistics of a batch upset pretrained features.
     """
 
     epochs: int
     trunk: str | None = None
     views: int = 1
     lr: float | None = None
+    freeze_norms: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""

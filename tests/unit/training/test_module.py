@@ -122,6 +122,21 @@ def test_a_frozen_trunk_stays_in_eval_mode_and_thaws_afterwards(
     assert all(item.requires_grad for item in softcam.parameters())
 
 
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_norms_keep_their_statistics_and_still_learn(
+    softcam: SoftCAM,
+    freeze: bool,
+) -> None:
+    model = learner(softcam, stages=[{"epochs": 1, "freeze_norms": freeze}])
+    model.on_train_epoch_start()
+    norm = softcam.features.network.tail[1]
+    before = norm.running_mean.clone()
+    model.training_step((IMAGES, TARGETS, INDICES), 0).backward()
+    assert torch.equal(norm.running_mean, before) is freeze
+    assert norm.weight.grad is not None
+    assert softcam.head.training
+
+
 def test_dropout_depends_on_seed_and_epoch(softcam: SoftCAM, monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(epoch: int, seed: int = 0) -> float:
         monkeypatch.setattr(Learner, "current_epoch", epoch)
