@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from softcam.nn import evaluating
+
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[nn.Module]:
@@ -21,16 +23,13 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     Yields:
         The same module.
     """
-    modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
-        model.eval()
-        for parameter, _, _ in parameters:
-            parameter.grad = None
-        yield model
+        with evaluating(model):
+            for parameter, _, _ in parameters:
+                parameter.grad = None
+            yield model
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, requires_grad, grad in parameters:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad

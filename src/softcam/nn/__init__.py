@@ -5,6 +5,7 @@ from softcam.nn.evidence import Evidence
 from softcam.nn.features import Features, TimmFeatures, WatchedFeatures
 from softcam.nn.heads import LinearEvidence
 from softcam.nn.model import EvidenceModule, SoftCAM
+from softcam.nn.modes import evaluating, is_batch_norm
 from softcam.nn.penalties import ElasticNet
 from softcam.nn.replay import check_cut, resolve_module, run_from, run_until
 from softcam.nn.report import ConversionReport
@@ -21,7 +22,9 @@ __all__ = [
     "WatchedFeatures",
     "check_cut",
     "convert",
+    "evaluating",
     "input_shape",
+    "is_batch_norm",
     "resolve_module",
     "run_from",
     "run_until",

@@ -17,6 +17,7 @@ from softcam.nn.evidence import Evidence
 from softcam.nn.features import Features, Layout
 from softcam.nn.heads import LinearEvidence
 from softcam.nn.model import SoftCAM
+from softcam.nn.modes import is_batch_norm
 from softcam.nn.probe import fold_affine, judge_head
 from softcam.nn.report import ConversionReport
 from softcam.nn.split import Split, drop_unused, split_network
@@ -147,7 +148,7 @@ def _make_head(split: Split, num_classes: int | None) -> tuple[Layout, LinearEvi
             "Use `num_classes=` for a new class evidence layer on the same trunk, and train it."
         )
     weight, bias = fold_affine(split, verdict.layout)
-    frozen = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for _, module in split.tail)  # noqa: SLF001
+    frozen = any(is_batch_norm(module) for _, module in split.tail)
     notes = ("batch norm in the head is folded in its eval form and no longer adapts",) if frozen else ()
     return verdict.layout, LinearEvidence.from_affine(weight, bias, dropout=split.dropout), notes
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from softcam.nn.modes import evaluating
+
 
 class _Reached(Exception):  # noqa: N818 - a signal, not an error
     """Raised inside a forward to end it once the wanted activation is known."""
@@ -91,18 +93,13 @@ def check_cut(model: nn.Module, name: str, images: Tensor, *, tolerance: float =
     Raises:
         ValueError: If the output differs, or if the network does not run, with the activations put in.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             whole = model(images)
             activations = run_until(model, name, images)
             halves = run_from(model, name, activations, images[:1, :, :32, :32])
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"Expected {name!r} to be the only way through the network, but {error}") from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if halves.shape != whole.shape or not torch.allclose(
         halves, whole, rtol=0, atol=tolerance * float(whole.abs().max())
     ):

@@ -21,8 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from softcam.data import ImageDataset
 from softcam.errors import RunError
 from softcam.files import write_atomic
-from softcam.nn import run_until
-from softcam.training.trunk import evaluating
+from softcam.nn import evaluating, run_until
 
 Features = NDArray[np.float16]
 Report = Callable[[int, int], None]

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 
 from softcam.errors import RunError
-from softcam.nn import ElasticNet, Evidence, SoftCAM, run_from
+from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
 from softcam.training.recipe import Recipe, Stage
 from softcam.training.schedule import learning_rate, plan_segments
 from softcam.training.trunk import Trunk
@@ -175,8 +175,7 @@ class Learner(LightningModule):
 
 
 def _norms(model: nn.Module) -> tuple[nn.Module, ...]:
-    common = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - torch's only common base
-    return tuple(module for module in model.modules() if isinstance(module, common))
+    return tuple(module for module in model.modules() if is_batch_norm(module))
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -19,6 +19,7 @@ from softcam.data import ImageDataset, Manifest
 from softcam.errors import RecipeError, RunError
 from softcam.files import write_atomic
 from softcam.metrics.classification import choose_threshold
+from softcam.nn import evaluating
 from softcam.training.data import StagedDataModule
 from softcam.training.fitting import Fit, fit
 from softcam.training.module import Learner, Task
@@ -26,7 +27,7 @@ from softcam.training.preparation import choose_preprocessing, create_start, loa
 from softcam.training.progress import track
 from softcam.training.recipe import Recipe
 from softcam.training.state import borrowed_process
-from softcam.training.trunk import evaluating, find_trunk
+from softcam.training.trunk import find_trunk
 
 PROBES = 2
 """Images on which conversion and trunk are checked before the work starts."""

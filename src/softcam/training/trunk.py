@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from softcam.errors import RunError
-from softcam.nn import check_cut, resolve_module, run_from, run_until
+from softcam.nn import check_cut, evaluating, resolve_module, run_from, run_until
 
 EXAMPLE_SIZE = 32
 
@@ -102,15 +100,3 @@ def _skipped_modules(model: nn.Module, name: str, images: Tensor) -> list[nn.Mod
         for handle in handles:
             handle.remove()
     return [module for key, module in before.items() if key not in after]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Run the body with `model` in eval mode; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

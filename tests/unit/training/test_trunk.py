@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from softcam.errors import RunError
 from softcam.nn import convert, run_from, run_until
-from softcam.training.trunk import evaluating, find_trunk
+from softcam.training.trunk import find_trunk
 
 
 class Net(nn.Module):
@@ -85,18 +85,3 @@ def test_a_path_around_the_submodule_is_refused() -> None:
 def test_an_unknown_submodule_is_refused() -> None:
     with pytest.raises(RunError, match="but got 'nowhere'"):
         find_trunk(Net(), "nowhere", IMAGES)
-
-
-def _fail(training: bool) -> None:
-    assert not training
-    raise ZeroDivisionError
-
-
-def test_evaluating_restores_each_module() -> None:
-    net = Net().train()
-    net.stem.eval()
-    with pytest.raises(ZeroDivisionError), evaluating(net):
-        _fail(any(module.training for module in net.modules()))
-    assert net.training
-    assert net.tail[0].training
-    assert not net.stem[0].training
