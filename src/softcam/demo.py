@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from softcam.bundle import load_black_box
 from softcam.data import Manifest
 from softcam.data.sources import elpv
 from softcam.evaluation import EvaluationResult, Progress, evaluate, write_evaluation
-from softcam.files import atomic_path
+from softcam.files import atomic_folder, atomic_path
 from softcam.nn import convert
 from softcam.reporting import write_report
 from softcam.training import Recipe, TrainingRun, read_recipe, train
@@ -46,25 +48,27 @@ def run_demo(out: Path, *, full: bool = False, say: Callable[[str], None], progr
         say: Called with a line for each step.
         progress: Called with stage, steps done and steps in all.
     """
-    clock = _Clock(say)
-    with clock.step("data: 2,624 electroluminescence images of solar cells (CC BY-NC-SA 4.0)"):
+    seconds: dict[str, float] = {}
+    step = partial(_announce, say=say, seconds=seconds)
+    with step("data: 2,624 electroluminescence images of solar cells (CC BY-NC-SA 4.0)"):
         manifest = elpv.prepare(out / "data")
     recipe = read_recipe(RECIPES[full])
-    with clock.step("black box: the twin to compare with"):
+    with step("black box: the twin to compare with"):
         black_box = _train(recipe.twin(), manifest, out, "black_box")
-    with clock.step("convert: the trained black box, weights copied"):
+    with step("convert: the trained black box, weights copied"):
         say(str(convert(load_black_box(black_box.model_path)).conversion))
-    with clock.step("softcam: trained alike, with a penalty on its evidence maps"):
+    with step("softcam: trained alike, with a penalty on its evidence maps"):
         model = _train(recipe, manifest, out, "model")
-    with clock.step("evaluation: accuracy and explanations on the test images"):
+    with step("evaluation: accuracy and explanations on the test images"):
         result = _evaluate(model, black_box, manifest, out=out, progress=progress)
     report = _report(result, out, recipe.name)
-    return DemoResult(result, report, clock.seconds)
+    return DemoResult(result, report, seconds)
 
 
 def _train(recipe: Recipe, manifest: Manifest, out: Path, name: str) -> TrainingRun:
     run = train(recipe, out / "runs" / name, manifest=manifest, cache_dir=out / "cache")
-    _copy_folder(run.model_path, out / name)
+    with atomic_folder(out / name) as new:
+        shutil.copytree(run.model_path, new, dirs_exist_ok=True)
     return run
 
 
@@ -83,37 +87,10 @@ def _report(result: EvaluationResult, out: Path, recipe: str) -> Path:
     return out / "report.html"
 
 
-def _copy_folder(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-
-
-class _Clock:
-    """Times the steps and announces them.
-
-    Args:
-        say: Called with a line for each step.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self.seconds: dict[str, float] = {}
-
-    def step(self, name: str) -> _Step:
-        """Return a context that times one step."""
-        self._say(f"{name} ...")
-        return _Step(self.seconds, name.partition(":")[0])
-
-
-class _Step:
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self._seconds, self._name = seconds, name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._name] = time.perf_counter() - self._started
+@contextmanager
+def _announce(step: str, say: Callable[[str], None], seconds: dict[str, float]) -> Iterator[None]:
+    """Say what is done now, and note under the words before the colon how long it took."""
+    say(f"{step} ...")
+    started = time.perf_counter()
+    yield
+    seconds[step.partition(":")[0]] = time.perf_counter() - started

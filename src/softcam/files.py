@@ -1,10 +1,11 @@
-"""Files that appear whole or not at all, and their digests."""
+"""Files and folders that appear whole or not at all, and the digests of files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +43,47 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; on success it takes the name of `path`, on failure it is removed.
+
+    A folder that was there before is replaced. It is on disk at every moment: as `path`, or as `.<name>.<token>.old`
+    while the two change places.
+
+    Args:
+        path: The final name. Its parents are created if needed.
+
+    Yields:
+        An empty folder beside `path`, to be filled by the caller.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    new, old = (path.with_name(f".{path.name}.{token}.{end}") for end in ("partial", "old"))
+    new.mkdir()
+    try:
+        yield new
+        _exchange(new, path, old)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def digest_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _exchange(new: Path, path: Path, old: Path) -> None:
+    replaced = path.exists()
+    if replaced:
+        path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        if replaced:
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from softcam.files import atomic_path, digest_file, write_atomic
+from softcam.files import atomic_folder, atomic_path, digest_file, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,69 @@ def test_the_file_reaches_the_disk_before_its_name(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
     write_atomic(tmp_path / "a.txt", "text")
     assert events == ["fsync", "rename", "fsync"]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A folder with one old file, alone in its parent."""
+    folder = tmp_path / "parent" / "model"
+    folder.mkdir(parents=True)
+    (folder / "old.txt").write_text("old")
+    return folder
+
+
+def read(parent: Path) -> dict[str, str]:
+    return {path.relative_to(parent).as_posix(): path.read_text() for path in parent.rglob("*") if path.is_file()}
+
+
+def test_a_folder_appears_whole_under_parents_that_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "model"
+    with atomic_folder(path) as new:
+        assert (new.parent, list(new.iterdir())) == (path.parent, [])
+        (new / "a.txt").write_text("a")
+        assert not path.exists()
+    assert read(tmp_path) == {"x/model/a.txt": "a"}
+
+
+def test_an_old_folder_stays_until_the_new_one_replaces_it(stored: Path) -> None:
+    with atomic_folder(stored) as new:
+        (new / "a.txt").write_text("new")
+        assert (stored / "old.txt").read_text() == "old"
+    assert read(stored.parent) == {"model/a.txt": "new"}
+    assert [child.name for child in stored.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_folder_alone(stored: Path, error: type[BaseException]) -> None:
+    def write_half() -> None:
+        with atomic_folder(stored) as new:
+            (new / "a.txt").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert read(stored.parent) == {"model/old.txt": "old"}
+    assert [child.name for child in stored.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("fails", [1, 2])
+def test_both_folders_are_whole_whichever_rename_is_the_last(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    rename, seen = Path.rename, []
+
+    def look_then_fail(self: Path, target: Path) -> Path:
+        # What a process that is killed here would leave behind.
+        seen.append(sorted(read(stored.parent).values()))
+        if len(seen) == fails:
+            raise OSError("interrupted")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", look_then_fail)
+    with pytest.raises(OSError, match="interrupted"), atomic_folder(stored) as new:
+        (new / "a.txt").write_text("new")
+    assert seen[:fails] == [["new", "old"]] * fails
+    assert read(stored.parent) == {"model/old.txt": "old"}
 
 
 def test_digest(tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +15,7 @@ from softcam.bundle.config import CONFIG_NAME, BundleConfig, read_config
 from softcam.bundle.describe import describe
 from softcam.bundle.weights import WEIGHTS_NAME, collect_weights, fill, fingerprint, read_weights, refuse_pickle
 from softcam.errors import BundleError, UnsupportedModelError
-from softcam.files import write_atomic
+from softcam.files import atomic_folder, write_atomic
 from softcam.nn import ConversionReport, SoftCAM, convert
 
 Task = Literal["multiclass", "multilabel"]
@@ -62,7 +59,7 @@ def save(
     weights = collect_weights(model)
     record = {"preprocessing": preprocessing, "thresholds": thresholds, "provenance": provenance}
     config = describe(model, classes, task=task, fingerprint=fingerprint(weights), record=record)
-    with _whole_folder(folder) as new:
+    with atomic_folder(folder) as new:
         write_atomic(new / WEIGHTS_NAME, safetensors.torch.save(weights, metadata={"format": "pt"}))
         write_atomic(new / CONFIG_NAME, config.to_json())
         write_atomic(new / CARD_NAME, write_card(config))
@@ -176,31 +173,3 @@ def _check_replaceable(folder: Path) -> None:
         f"Expected `path` to be new, empty or a bundle, but got {str(folder)!r} with other content. "
         "Choose another folder; nothing was changed."
     )
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary sibling; on success it takes the folder's name, on failure it is removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    new, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("partial", "old"))
-    new.mkdir()
-    try:
-        yield new
-        _exchange(new, folder, old)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _exchange(new: Path, folder: Path, old: Path) -> None:
-    # The old bundle stays on disk under one name or the other until the new one is in place.
-    replaced = folder.exists()
-    if replaced:
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        if replaced:
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
