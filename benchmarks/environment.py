@@ -6,13 +6,13 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from softcam import __version__
+from softcam.versions import installed_versions
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "grad-cam")
 
@@ -34,7 +34,8 @@ def describe_environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "softcam": __version__,
-            **{package: _version(package) for package in packages},
+            **dict.fromkeys(packages),
+            **installed_versions(packages),
         },
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -45,10 +46,3 @@ def _processor() -> str:
     lines = table.read_text(encoding="utf-8").splitlines() if table.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -11,25 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from elpv_dataset.utils import load_dataset
+from environment import describe_environment
 from PIL import Image
 
 from softcam.backbones import create_black_box
-from softcam.bundle import list_versions, save
+from softcam.bundle import save
 from softcam.nn import convert
 from softcam.predict import Predictor
 from softcam.reporting.explanations import explain
@@ -81,10 +79,6 @@ def measure(root: Path, count: int) -> dict[str, Any]:
     return {"images": count, **{k: round(v, 1) for k, v in json.loads(printed).items()}}
 
 
-def describe_machine() -> dict[str, Any]:
-    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
-
-
 def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -94,9 +88,7 @@ def main() -> int:
     working = [run["peak_mib"] - run["loaded_mib"] for run in runs]
     result = {
         "command": "python benchmarks/explain_memory.py",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": {"python": platform.python_version(), **list_versions()},
+        "environment": describe_environment(("torch", "torchvision", "timm", "safetensors", "numpy")),
         "seed": SEED,
         "model": "timm:tf_efficientnet_lite0",
         "runs": runs,

@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "_version": 0,
+    "versions": 0,
     "nn": 1,
     "metrics": 1,
     "imaging": 1,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import metadata
 from typing import Any
 
 from torch import nn
@@ -15,6 +14,7 @@ from softcam.backbones import default_preprocessing, identify
 from softcam.bundle.config import BundleConfig
 from softcam.errors import BundleError
 from softcam.nn import SoftCAM
+from softcam.versions import installed_versions
 
 RECORDED = ("torch", "torchvision", "timm", "safetensors", "numpy")
 
@@ -61,13 +61,7 @@ def describe(
 
 def list_versions() -> dict[str, str]:
     """Return the versions of softcam and of the installed libraries that a result depends on."""
-    versions = {"softcam": __version__}
-    for package in RECORDED:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {"softcam": __version__, **installed_versions(RECORDED)}
 
 
 def _name_classes(model: nn.Module, classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import shlex
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from softcam.evaluation.comparison import Comparison
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Indices, Predictions
 from softcam.evaluation.settings import EvaluationSettings
+from softcam.versions import installed_versions
 
 _PACKAGES = ("torch", "torchvision", "timm", "captum", "grad-cam", "numpy", "scipy", "pandas", "pillow")
 
@@ -87,13 +87,7 @@ def describe_subsamples(manifest: Manifest, predictions: Predictions, comparison
 
 def list_versions() -> dict[str, str]:
     """Return the versions of softcam, Python and the libraries that the numbers depend on."""
-    found = {"softcam": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"softcam": __version__, "python": platform.python_version(), **installed_versions(_PACKAGES)}
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
