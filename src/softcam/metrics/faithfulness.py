@@ -6,7 +6,7 @@ followed is always that of the same class, never of the class that happens to wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -59,11 +59,7 @@ def deletion_curve(
 
     Reference: Djoumessi & Berens 2026, arXiv 2505.17748; Petsiuk et al. 2018, arXiv 1806.07421; Samek et al. 2017.
     """
-    counts = _check_counts(steps)
-    ranks = _rank(images, maps, patch, counts)
-    remove = find_fill(fill)(images.detach())
-    size = images.shape[-2], images.shape[-1]
-    altered = (remove(paint_patches(ranks < count, patch, size)) for count in counts)
+    altered = _alter(images, maps, torch.lt, patch=patch, steps=steps, fill=fill)
     return _follow(predict, altered, target, len(images))
 
 
@@ -97,11 +93,7 @@ def insertion_curve(
 
     Reference: Petsiuk et al. 2018 (RISE), arXiv 1806.07421, section 4.1.
     """
-    counts = _check_counts(steps)
-    ranks = _rank(images, maps, patch, counts)
-    remove = find_fill(fill)(images.detach())
-    size = images.shape[-2], images.shape[-1]
-    altered = (remove(paint_patches(ranks >= count, patch, size)) for count in counts)
+    altered = _alter(images, maps, torch.ge, patch=patch, steps=steps, fill=fill)
     return _follow(predict, altered, target, len(images))
 
 
@@ -221,6 +213,26 @@ def highlight(images: Tensor, maps: Tensor) -> Tensor:
     limit = positive.amax((1, 2), keepdim=True)
     share = torch.where(limit > 0, positive / limit, 0)
     return images * share.unsqueeze(1).to(images)
+
+
+def _alter(
+    images: Tensor,
+    maps: Tensor,
+    removed: Callable[[Tensor, int], Tensor],
+    *,
+    patch: int,
+    steps: int | Sequence[int],
+    fill: str | float | Fill,
+) -> Iterator[Tensor]:
+    """Check the arguments, then return one batch per point, made when it is asked for.
+
+    `removed` is given the patches' ranks, 0 for the best, and the point: how many patches are taken as the best.
+    """
+    counts = _check_counts(steps)
+    ranks = _rank(images, maps, patch, counts)
+    replace = find_fill(fill)(images.detach())
+    size = images.shape[-2], images.shape[-1]
+    return (replace(paint_patches(removed(ranks, count), patch, size)) for count in counts)
 
 
 def _check_counts(steps: int | Sequence[int]) -> tuple[int, ...]:
