@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import Floats, Indices, Predictions, decide
+from softcam.evaluation.predictions import Floats, Indices, Predictions
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.metrics import (
     Interval,
@@ -21,6 +21,7 @@ from softcam.metrics import (
     precision_recall_points,
     roc_points,
 )
+from softcam.predict import decide
 
 
 def classify(predictions: Predictions, models: Contestants, settings: EvaluationSettings) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from softcam.data.manifest import Manifest
 from softcam.errors import MissingExtraError, UnsupportedModelError
 from softcam.evaluation.images import Shown, read_image
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import Indices, Predictions, Progress, decide
+from softcam.evaluation.predictions import Indices, Predictions, Progress
 from softcam.evaluation.result import GalleryCase
 from softcam.evaluation.settings import EvaluationSettings
+from softcam.predict import decide
 
 
 def collect_cases(

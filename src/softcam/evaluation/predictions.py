@@ -17,6 +17,7 @@ from softcam.evaluation.images import Failure, ImageBatch, read_batches
 from softcam.evaluation.models import Contestants
 from softcam.metrics import negative_share, positive_share
 from softcam.nn import Evidence
+from softcam.predict import decide
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, the steps that are done and the steps in all."""
@@ -103,23 +104,6 @@ def predict_images(
         patients=None if patients is None else patients[rows],
         failures=tuple(failures),
     )
-
-
-def decide(probabilities: Floats, threshold: float | None) -> Indices:
-    """Return the class (N,) decided for: the second if it reaches the threshold, else the most probable.
-
-    Args:
-        probabilities: (N, K).
-        threshold: For K = 2, the probability from which the second class is reported; None for the most probable.
-
-    Example:
-        >>> decide(np.array([[0.6, 0.4], [0.8, 0.2]]), 0.3).tolist()
-        [1, 0]
-    """
-    if threshold is not None:
-        return (probabilities[:, 1] >= threshold).astype(np.int64)
-    highest: Indices = probabilities.argmax(axis=1).astype(np.int64)
-    return highest
 
 
 def tabulate_predictions(predictions: Predictions, models: Contestants, manifest: Manifest) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softcam.predict.prediction import Prediction
+from softcam.predict.prediction import Prediction, decide
 from softcam.predict.predictor import Outcome, Predictor
 
-__all__ = ["Outcome", "Prediction", "Predictor"]
+__all__ = ["Outcome", "Prediction", "Predictor", "decide"]

@@ -104,6 +104,24 @@ def choose_class(
     if multi_label:
         pairs = zip(classes, probabilities, strict=True)
         return ";".join(name for name, value in pairs if value >= thresholds.get(name, 0.5))
-    if len(classes) == 2 and classes[1] in thresholds:
-        return classes[int(probabilities[1] >= thresholds[classes[1]])]
-    return classes[int(probabilities.argmax())]
+    threshold = thresholds.get(classes[1]) if len(classes) == 2 else None
+    return classes[int(decide(probabilities, threshold))]
+
+
+def decide(probabilities: npt.NDArray[np.floating], threshold: float | None) -> npt.NDArray[np.int64]:
+    """Return which of K exclusive classes is reported.
+
+    Args:
+        probabilities: (..., K) in [0, 1].
+        threshold: For K = 2, the probability from which the second class is reported; None for the most probable.
+
+    Returns:
+        (...) class indices.
+
+    Example:
+        >>> decide(np.array([[0.6, 0.4], [0.8, 0.2]]), 0.3).tolist()
+        [1, 0]
+    """
+    if threshold is None:
+        return np.asarray(probabilities.argmax(axis=-1), np.int64)
+    return np.asarray(probabilities[..., 1] >= threshold, np.int64)

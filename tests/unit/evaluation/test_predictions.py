@@ -10,7 +10,7 @@ from torch import Tensor
 
 from softcam.errors import IdentityError, RunError
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import decide, predict_images, tabulate_predictions
+from softcam.evaluation.predictions import predict_images, tabulate_predictions
 from softcam.imaging import decode_image
 from softcam.nn import Evidence, SoftCAM
 
@@ -68,12 +68,6 @@ def test_no_usable_image(world: Any, models: Contestants) -> None:
     part = replace(world.manifest, table=world.manifest.table.iloc[7:8].reset_index(drop=True))
     with pytest.raises(RunError, match="at least one usable image, but none of 1 could be read"):
         predict_images(models, part, batch_size=4, tolerance=1e-5)
-
-
-def test_decisions() -> None:
-    probabilities = np.array([[0.6, 0.4], [0.61, 0.39], [0.2, 0.8]])
-    assert decide(probabilities, 0.4).tolist() == [1, 0, 1]
-    assert decide(probabilities, None).tolist() == [0, 0, 1]
 
 
 def test_table(world: Any, models: Contestants) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softcam.predict import Prediction
+from softcam.predict import Prediction, decide
 from softcam.predict.prediction import choose_class
 
 MAPS = np.array([[[4.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, -2.0]], [[1.0, 1.0], [-1.0, 1.0]]], np.float32)
@@ -34,6 +34,12 @@ def make(predicted: str = "a", *, multi_label: bool = False) -> Prediction:
 )
 def test_two_exclusive_classes(probabilities: list[float], thresholds: dict[str, float], expected: str) -> None:
     assert choose_class(np.array(probabilities), ["intact", "defect"], thresholds=thresholds) == expected
+
+
+def test_decisions() -> None:
+    probabilities = np.array([[0.6, 0.4], [0.61, 0.39], [0.2, 0.8]])
+    assert decide(probabilities, 0.4).tolist() == [1, 0, 1]
+    assert decide(probabilities, None).tolist() == [0, 0, 1]
 
 
 def test_a_threshold_means_nothing_among_three_exclusive_classes() -> None:
