@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,6 @@ class World:
         quick = {"points": (0, 4, 8), "methods": ("evidence", "evidence_margin", "grad_cam", "random")}
         values: dict[str, Any] = {**few, **quick, "gallery_methods": ("grad_cam",), **changes}
         return EvaluationSettings(**values)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    # For such small models threads cost more than they give.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
