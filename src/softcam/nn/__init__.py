@@ -3,7 +3,14 @@
 from softcam.nn.convert import convert, input_shape
 from softcam.nn.evidence import Evidence
 from softcam.nn.features import Features, TimmFeatures, WatchedFeatures
-from softcam.nn.heads import LinearEvidence
+from softcam.nn.heads import (
+    AttentionEvidence,
+    EvidenceHead,
+    LinearEvidence,
+    NormEvidence,
+    PointwiseEvidence,
+    SeveralEvidence,
+)
 from softcam.nn.model import EvidenceModule, SoftCAM
 from softcam.nn.modes import evaluating, is_batch_norm
 from softcam.nn.penalties import ElasticNet
@@ -11,12 +18,17 @@ from softcam.nn.replay import check_cut, resolve_module, run_from, run_until
 from softcam.nn.report import ConversionReport
 
 __all__ = [
+    "AttentionEvidence",
     "ConversionReport",
     "ElasticNet",
     "Evidence",
+    "EvidenceHead",
     "EvidenceModule",
     "Features",
     "LinearEvidence",
+    "NormEvidence",
+    "PointwiseEvidence",
+    "SeveralEvidence",
     "SoftCAM",
     "TimmFeatures",
     "WatchedFeatures",

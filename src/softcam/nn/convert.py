@@ -7,20 +7,26 @@ features of a network, which vary little over positions, a nonlinear head can pa
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softcam.errors import UnsupportedModelError
+from softcam.nn.build import Built, HeadChoice, build, build_at, build_new, create_features
 from softcam.nn.evidence import Evidence
-from softcam.nn.features import Features, Layout
-from softcam.nn.heads import LinearEvidence
+from softcam.nn.features import map_stride as compute_stride
+from softcam.nn.features import to_grid
+from softcam.nn.heads import EvidenceHead, SeveralEvidence
 from softcam.nn.model import SoftCAM
-from softcam.nn.modes import is_batch_norm
-from softcam.nn.probe import fold_affine, judge_head
+from softcam.nn.pruning import Extractor, drop_unused
+from softcam.nn.replay import run_logits
 from softcam.nn.report import ConversionReport
-from softcam.nn.split import Split, drop_unused, split_network
+from softcam.nn.resolution import Refinement, refine
+from softcam.nn.split import Split, split_network
+from softcam.nn.stages import Place, create_stage_features, find_stages
 
 EXACT_TOLERANCE = 1e-4
 """Largest relative difference of logits on the probe images with which a copy still counts as exact, in float32.
@@ -37,49 +43,149 @@ class _Probe:
     logits: Tensor
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for."""
+
+    num_classes: int | None
+    exact: bool
+    head: HeadChoice
+    map_stride: int | None
+    features: str | None
+    classifier: str | None
+    at: tuple[Place, ...] = ()
+    layers: int | None = None
+
+    def arguments(self) -> dict[str, object]:
+        """Return what shapes the model, where it is not the default."""
+        shaping = {
+            "head": None if self.head == "auto" else self.head,
+            "map_stride": self.map_stride,
+            "features": self.features,
+            "classifier": self.classifier,
+            "at": list(self.at) or None,
+            "layers": self.layers,
+        }
+        return {name: value for name, value in shaping.items() if value is not None}
+
+
 @torch.inference_mode(mode=False)
-def convert(
+def convert(  # noqa: PLR0913 - each argument is one thing that a user may want
     model: nn.Module,
     *,
     num_classes: int | None = None,
     images: Tensor | None = None,
     multi_label: bool = False,
     certify: bool = True,
+    exact: bool = True,
+    head: HeadChoice = "auto",
+    map_stride: int | None = None,
+    features: str | nn.Module | None = None,
+    classifier: str | nn.Module | None = None,
+    at: Place | nn.Module | Sequence[Place | nn.Module] | None = None,
+    layers: int | None = None,
 ) -> SoftCAM:
     """Return a SoftCAM model with the trunk, and where mathematics allows the logits, of a black-box classifier.
 
-    The source stays as it is. A head of the form mean -> affine (dropout and batch norm included) is folded into one
-    1x1 convolution, exactly. Everything after the pooling, and branches that only served training, is left behind.
+    The source stays as it is. A head that pools (mean, maximum or both; a class evidence layer per map where there are
+    several), norms the pooled vector or not, and is affine (dropout and batch norm included) is folded into 1x1
+    convolutions, exactly; so is CLIP's attention pooling. Everything after the pooling, and branches that only served
+    training, is left behind.
 
     Args:
-        model: A trained classifier, images (N, C, H, W) to logits (N, K), from timm, torchvision or anywhere else.
+        model: A trained classifier, images (N, C, H, W) to logits (N, K), from timm, torchvision or anywhere else;
+            signals (N, C, L) and volumes (N, C, D, H, W) as well.
         num_classes: If given, a new class evidence layer for so many classes, to be trained.
         images: Probe images (N, C, H, W) as the model expects them, on which the result is measured; default: two
             images of noise at the model's default size.
         multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
         certify: Whether to compare the new logits with the old ones. Without it, nothing vouches for the copy.
+        exact: Whether to refuse a head that cannot be exact (flattened grids, hidden layers after the pooling, class
+            tokens). If false, its layers are applied at every cell; the logits drift, and the model has to be
+            fine-tuned.
+        head: `auto`; `linear`, a single 1x1 convolution; `pointwise`, the head's layers at every cell;
+            `fully_convolutional`, a head on a flattened grid as one wide convolution, exact at the native size.
+        map_stride: Input pixels per cell, 16 or 8, for finer maps by dilation instead of stride, where the features
+            of the original survive. Logits change a little; the report says how much.
+        features: Module, or its dotted name, whose output is the feature map; default: found.
+        classifier: Module, or its dotted name, whose output is the logits; default: what the model returns.
+        at: Place of the class evidence layer: a stride in pixels, meaning the deepest features of that stride, or a
+            module or its dotted name; several places give one layer each, whose logits add up. Later layers are
+            dropped, and the new class evidence layer has to be trained.
+        layers: Number of 1x1 layers of a new class evidence layer; default: 1 at the place of the pooling, 2 (with
+            batch norm and ReLU between them) at an earlier place.
 
     Returns:
         The model, in the source's train or eval mode, on its device; `model.conversion` says what was done.
 
     Raises:
-        UnsupportedModelError: If the model has no pooled feature map, or if its head cannot be exact.
+        UnsupportedModelError: If the model has no feature map before its classifier, or if its head cannot be exact.
 
     Reference:
         Djoumessi & Berens, MIDL 2026; without training it equals CAM (Zhou et al., CVPR 2016) with the bias spread
         over the cells.
     """
-    _check_model(model)
-    network = copy.deepcopy(model).eval().requires_grad_()
-    probe = _make_probe(network, images, certify=certify)
-    split = split_network(network, probe.images[:1])
-    layout, head, notes = _make_head(split, num_classes)
-    features = split.features(layout)
-    receptive_field, grid, dropped = drop_unused(features, split.tail, probe.images[:1])
-    head = head.to(probe.images)
-    report = _make_report(head, layout, probe, grid, receptive_field)
-    report = replace(report, exact=num_classes is None, notes=notes + dropped)
-    return _finish(SoftCAM(features, head, report, multi_label=multi_label), model, probe if certify else None)
+    source = _unwrap(model)
+    _check_model(source)
+    named = (_name_of(source, features, "features"), _name_of(source, classifier, "classifier"))
+    request = _Request(num_classes, exact, head, map_stride, *named, _read_places(source, at), layers)
+    network = copy.deepcopy(source).eval().requires_grad_()
+    probe = _make_probe(network, images, request, certify=certify)
+    original = probe.logits
+    refinement = None
+    if map_stride is not None:
+        refinement = _refine(network, probe.images, request, certify=certify)
+        probe = replace(probe, logits=_run(network, probe.images, request.classifier))
+    extractor, built, tail = _place_layer(network, probe, request)
+    receptive_field, grid, dropped = drop_unused(extractor, tail, probe.images[:1])
+    report = _make_report(built, request, probe, grid, receptive_field)
+    report = replace(report, notes=report.notes + dropped + (refinement.notes if refinement else ()))
+    converted = SoftCAM(extractor, built.head.to(probe.images), report, multi_label=multi_label)
+    if certify:
+        _measure(converted, built, probe, original)
+    return _restore_flags(converted, source)
+
+
+def _place_layer(network: nn.Module, probe: _Probe, request: _Request) -> tuple[Extractor, Built, list[str]]:
+    """Return the features, the class evidence layer on them, and the names of the modules that only the head calls."""
+    if request.at:
+        stages = find_stages(network, probe.images[:1], request.at)
+        classes = request.num_classes or probe.logits.shape[1]
+        return create_stage_features(network, stages), build_at(stages, num_classes=classes, layers=request.layers), []
+    split, built = _split_and_build(network, probe.images[:1], request)
+    return create_features(split, built), built, [name for name, _ in split.tail]
+
+
+def _split_and_build(network: nn.Module, example: Tensor, request: _Request) -> tuple[Split, Built]:
+    split = split_network(network, example, features=request.features, classifier=request.classifier)
+    if request.num_classes is not None:
+        return split, build_new(split, head=request.head, num_classes=request.num_classes, layers=request.layers)
+    if request.layers is not None:
+        raise ValueError("Expected `layers` together with `num_classes=` or `at=`, whose class evidence layer is new.")
+    built = build(split, head=request.head, exact=request.exact)
+    _check_classifier(network, built.head)
+    return split, built
+
+
+def _refine(network: nn.Module, images: Tensor, request: _Request, *, certify: bool) -> Refinement:
+    split, built = _split_and_build(network, images[:1], replace(request, exact=False))
+
+    def run(_network: nn.Module, batch: Tensor) -> Tensor:
+        return to_grid(split.extract(batch), built.layout, batch.shape[2:], prefix=built.prefix)
+
+    if request.map_stride is None:
+        raise ValueError("Expected `map_stride` to be given.")
+    return refine(network, images[:1], run, stride=request.map_stride, verify=certify)
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """Return the network inside `torch.compile`'s or a data-parallel wrapper."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def _check_model(model: nn.Module) -> None:
@@ -93,94 +199,162 @@ def _check_model(model: nn.Module) -> None:
         )
     if any(parameter.is_meta for parameter in model.parameters()):
         raise UnsupportedModelError("Expected weights, but got meta tensors. Load the weights, then convert.")
-
-
-def _make_probe(network: nn.Module, images: Tensor | None, *, certify: bool) -> _Probe:
-    reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
-    if images is None:
-        noise = torch.Generator().manual_seed(0)
-        images = torch.randn(2 if certify else 1, *input_shape(network), generator=noise)
-    elif images.ndim != 4 or len(images) == 0:
-        raise ValueError(f"Expected `images` to be a filled batch (N, C, H, W), but got {tuple(images.shape)}.")
-    images = images.to(reference)
-    logits = _run(network, images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if any("quantized" in type(module).__module__ for module in model.modules()):
         raise UnsupportedModelError(
-            f"Expected the model to return one tensor of logits (N, K), but got {got}. "
-            "Wrap it in a module that returns the logits alone."
+            "Expected floating-point weights, but got quantised modules. Convert the float model, then quantise it."
         )
-    return _Probe(images, logits)
 
 
-def _run(network: nn.Module, images: Tensor) -> object:
+def _read_places(model: nn.Module, at: Place | nn.Module | Sequence[Place | nn.Module] | None) -> tuple[Place, ...]:
+    if at is None:
+        return ()
+    places = [at] if isinstance(at, int | str | nn.Module) else list(at)
+    if not places or any(isinstance(place, int) and place < 1 for place in places):
+        raise ValueError(f"Expected `at` to be strides >= 1 or modules, but got {at!r}.")
+    return tuple(place if isinstance(place, int) else str(_name_of(model, place, "at")) for place in places)
+
+
+def _name_of(model: nn.Module, part: str | nn.Module | None, argument: str) -> str | None:
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if part is None:
+        return None
+    if isinstance(part, str) and part in modules and part:
+        return part
+    names = [name for name, module in modules.items() if module is part and name]
+    if names:
+        return names[0]
+    known = ", ".join(name for name in list(modules)[1:] if name.count(".") <= 1)
+    shown = repr(part) if isinstance(part, str) else type(part).__name__
+    raise ValueError(f"Expected `{argument}` to be a module of the model, but got {shown}. Choose among: {known}.")
+
+
+def _make_probe(network: nn.Module, images: Tensor | None, request: _Request, *, certify: bool) -> _Probe:
+    reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    if images is not None:
+        _check_images(images, network)
+        images = images.to(reference)
+        return _Probe(images, _run(network, images, request.classifier))
+    shape = input_shape(network)
+    recorded = tuple((_record_of(network).get("input_size") or shape)[:1]) + shape[1:]
+    # A stem that folds blocks of pixels into channels hides how many the images have.
+    for candidate in dict.fromkeys([shape, recorded]):
+        noise = torch.randn(2 if certify else 1, *candidate, generator=torch.Generator().manual_seed(0)).to(reference)
+        try:
+            return _Probe(noise, _run(network, noise, request.classifier))
+        except UnsupportedModelError:
+            if candidate == recorded:
+                raise
+    raise AssertionError
+
+
+def _run(network: nn.Module, images: Tensor, classifier: str | None) -> Tensor:
     try:
         with torch.no_grad():
-            return network(images)
-    except (RuntimeError, AssertionError) as error:
+            logits = run_logits(network, images, classifier)
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise UnsupportedModelError(
             f"Expected the model to classify images {tuple(images.shape)}, but it raised: {error}. "
             "Pass `images=` as the model expects them."
         ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnsupportedModelError(
+            f"Expected the model to return one tensor of logits (N, K), but got {got}. Name the module whose output "
+            "is the logits with `classifier=`, or wrap the model in a module that returns the logits alone."
+        )
+    return logits
 
 
-def input_shape(network: nn.Module) -> tuple[int, int, int]:
-    """Return the (C, H, W) that a network expects by default: timm's record, else its first layer's, else 3x224x224."""
-    record = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
+def _check_images(images: Tensor, network: nn.Module) -> None:
+    first = _first_convolution(network)
+    dims = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+    expected = next((count for kind, count in dims.items() if isinstance(first, kind)), images.ndim - 2)
+    if images.ndim != expected + 2 or images.ndim < 3 or len(images) == 0:
+        shape = {1: "(N, C, L)", 3: "(N, C, D, H, W)"}.get(expected, "(N, C, H, W)")
+        raise ValueError(f"Expected `images` to be a filled batch {shape}, but got {tuple(images.shape)}.")
+
+
+def _first_convolution(network: nn.Module) -> nn.Conv1d | nn.Conv2d | nn.Conv3d | None:
+    return next((m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+
+
+def input_shape(network: nn.Module) -> tuple[int, ...]:
+    """Return the (C, H, W) that a network expects by default: timm's record, else its first layer's, else 3x224x224.
+
+    Raises:
+        UnsupportedModelError: If the first layer takes signals or volumes, which have no usual size.
+    """
+    record = _record_of(network)
     size = tuple(record.get("input_size") or (3, 224, 224))
     patches = getattr(getattr(network, "patch_embed", None), "img_size", None)
     if isinstance(patches, tuple) and len(patches) == 2:
         size = (size[0], *patches)
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    first = _first_convolution(network)
+    if isinstance(first, nn.Conv1d | nn.Conv3d):
+        kind = "signals (N, C, L)" if isinstance(first, nn.Conv1d) else "volumes (N, C, D, H, W)"
+        raise UnsupportedModelError(f"Expected `images=` for a network of {kind}, but got none. Pass one or two.")
     channels = first.in_channels if first is not None else size[0]
     return channels, int(size[1]), int(size[2])
 
 
-def _make_head(split: Split, num_classes: int | None) -> tuple[Layout, LinearEvidence, tuple[str, ...]]:
-    verdict = judge_head(split)
-    if num_classes is not None:
-        layout = verdict.layout or split.likely_layout()
-        head = LinearEvidence(split.channels(layout), num_classes, dropout=split.dropout)
-        return layout, head, ("the class evidence layer is new: train it before use",)
-    if verdict.layout is None or not verdict.affine:
+def _record_of(network: nn.Module) -> Mapping[str, Any]:
+    record: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
+    return record
+
+
+def _check_classifier(network: nn.Module, head: EvidenceHead | SeveralEvidence) -> None:
+    """Refuse pooled features that only look like logits: the network ends where its classifier would be."""
+    last = list(network.modules())[-1]
+    without = getattr(network, "num_classes", None) == 0 or type(last) is nn.Identity
+    if not without or isinstance(head, SeveralEvidence):
+        return
+    weight = head.classifier.weight.detach().flatten(1)
+    if weight.shape[0] == weight.shape[1] and torch.equal(weight, torch.eye(len(weight)).to(weight)):
         raise UnsupportedModelError(
-            f"Expected the head to be mean -> affine, but {verdict.found} Its maps cannot average to the same logits. "
-            "Use `num_classes=` for a new class evidence layer on the same trunk, and train it."
+            "Expected a classifier, but the model returns its pooled features. "
+            "Use `num_classes=` for a class evidence layer on them, and train it."
         )
-    weight, bias = fold_affine(split, verdict.layout)
-    frozen = any(is_batch_norm(module) for _, module in split.tail)
-    notes = ("batch norm in the head is folded in its eval form and no longer adapts",) if frozen else ()
-    return verdict.layout, LinearEvidence.from_affine(weight, bias, dropout=split.dropout), notes
 
 
 def _make_report(
-    head: LinearEvidence, layout: Layout, probe: _Probe, grid: tuple[int, int], receptive_field: tuple[int, int]
+    built: Built, request: _Request, probe: _Probe, grid: tuple[int, ...], receptive_field: tuple[int, ...]
 ) -> ConversionReport:
-    height, width = probe.images.shape[-2:]
+    size = tuple(probe.images.shape[2:])
     return ConversionReport(
-        head=head.kind,
-        exact=True,
+        head=built.head.kind,
+        exact=built.fidelity == "exact" and request.map_stride is None,
         error=None,
-        channels=head.channels,
-        num_classes=head.num_classes,
-        layout=layout,
-        input_size=(height, width),
+        channels=built.head.channels,
+        num_classes=built.head.num_classes,
+        layout=built.layout,
+        input_size=size,
         grid=grid,
-        map_stride=(round(height / grid[0]), round(width / grid[1])),
+        map_stride=compute_stride(size, grid),
         receptive_field=receptive_field,
-        dropout=head.dropout,
+        places=built.places,
+        dropout=built.head.dropout,
+        notes=built.notes,
+        arguments=request.arguments(),
     )
 
 
-def _finish(converted: SoftCAM, source: nn.Module, probe: _Probe | None) -> SoftCAM:
-    if probe is not None:
-        converted.eval()
-        with torch.no_grad():
-            evidence = converted.evidence(probe.images)
-        evidence.check(_tolerance(probe.logits.dtype))
-        if converted.conversion.exact:
-            converted.conversion = replace(converted.conversion, error=_measure(evidence, probe.logits))
-    return _restore_flags(converted, source)
+def _measure(converted: SoftCAM, built: Built, probe: _Probe, original: Tensor) -> None:
+    """Put the measured error or drift into the report.
+
+    Raises:
+        UnsupportedModelError: If a copy that should be exact is not.
+    """
+    converted.eval()
+    with torch.no_grad():
+        evidence = converted.evidence(probe.images)
+    evidence.check(_tolerance(probe.logits.dtype))
+    report = converted.conversion
+    if built.fidelity == "exact":
+        # Finer maps are exact towards the network that has been made finer.
+        report = replace(report, error=_check_error(evidence, probe.logits))
+    if built.fidelity == "copy" or report.arguments.get("map_stride"):
+        report = replace(report, drift=_difference(evidence, original))
+    converted.conversion = report
 
 
 def _restore_flags(converted: SoftCAM, source: nn.Module) -> SoftCAM:
@@ -200,11 +374,8 @@ def _tolerance(dtype: torch.dtype) -> float:
     return max(EXACT_TOLERANCE, 2 * torch.finfo(dtype).eps)
 
 
-def _measure(evidence: Evidence, old: Tensor) -> float:
-    # Both ways to the logits count: pooling first, as `forward` goes, and the mean of the maps.
-    means = evidence.maps.double().mean((-2, -1))
-    difference = torch.maximum((evidence.logits - old).abs().double(), (means - old).abs())
-    error = float(difference.max() / old.abs().max().clamp_min(torch.finfo(old.dtype).tiny))
+def _check_error(evidence: Evidence, old: Tensor) -> float:
+    error = _difference(evidence, old)
     if not error <= _tolerance(old.dtype):
         raise UnsupportedModelError(
             f"Expected the converted model to give the same logits, but they differ by {error:.2g} of their size. "
@@ -213,4 +384,8 @@ def _measure(evidence: Evidence, old: Tensor) -> float:
     return error
 
 
-__all__ = ["Features", "convert", "input_shape"]
+def _difference(evidence: Evidence, old: Tensor) -> float:
+    # Both ways to the logits count: pooling first, as `forward` goes, and the mean of the maps.
+    means = evidence.maps.double().flatten(2).mean(-1)
+    difference = torch.maximum((evidence.logits - old).abs().double(), (means - old).abs())
+    return float(difference.max() / old.abs().max().clamp_min(torch.finfo(old.dtype).tiny))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from softcam.nn.evidence import Evidence
-from softcam.nn.features import Features
-from softcam.nn.heads import LinearEvidence
+from softcam.nn.features import Features, SeveralFeatures, StageFeatures
+from softcam.nn.heads import EvidenceHead, SeveralEvidence
 from softcam.nn.report import ConversionReport
 
 
@@ -17,7 +17,7 @@ class SoftCAM(nn.Module):
     logits and maps from one pass. Make one with `softcam.convert`.
 
     Args:
-        features: Extractor, images (N, C, H, W) to features (N, D, h, w).
+        features: Extractor, images (N, C, *size) to features (N, D, *grid).
         head: Class evidence layer on these features.
         conversion: What was found, copied and measured.
         multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
@@ -27,7 +27,12 @@ class SoftCAM(nn.Module):
     """
 
     def __init__(
-        self, features: Features, head: LinearEvidence, conversion: ConversionReport, *, multi_label: bool = False
+        self,
+        features: Features | SeveralFeatures | StageFeatures,
+        head: EvidenceHead | SeveralEvidence,
+        conversion: ConversionReport,
+        *,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         self.features = features
@@ -46,22 +51,33 @@ class SoftCAM(nn.Module):
         return self.head.channels
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (N, K) of images (N, C, H, W), by the cheap path that makes no maps."""
+        """Return logits (N, K) of images (N, C, *size), by the cheap path that makes no maps."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
     def evidence(self, images: Tensor) -> Evidence:
-        """Return logits (N, K) and evidence maps (N, K, h, w) of images (N, C, H, W) from one forward pass."""
+        """Return logits (N, K) and evidence maps (N, K, *grid) of images (N, C, *size) from one forward pass."""
         logits, maps = self.head.evidence(self.features(images))
         return Evidence(logits, maps, self.multi_label)
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Return the features (N, D, h, w) under the class evidence layer."""
-        features: Tensor = self.features(images)
+    def scales(self, images: Tensor) -> tuple[Evidence, ...]:
+        """Return the evidence of each class evidence layer on its own grid; their logits add up to the model's.
+
+        Args:
+            images: (N, C, *size).
+        """
+        features = self.features(images)
+        if not isinstance(self.head, SeveralEvidence):
+            return (Evidence(*self.head.evidence(features), self.multi_label),)
+        return tuple(Evidence(logits, maps, self.multi_label) for logits, maps in self.head.parts(features))
+
+    def forward_features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the features (N, D, *grid) under the class evidence layer, or several of them."""
+        features: Tensor | tuple[Tensor, ...] = self.features(images)
         return features
 
     def get_classifier(self) -> nn.Module:
-        """Return the class evidence layer's 1x1 convolution."""
+        """Return the class evidence layer's 1x1 convolution, or a list of them."""
         return self.head.classifier
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -90,5 +106,5 @@ class EvidenceModule(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Evidence:
-        """Return logits (N, K) and evidence maps (N, K, h, w) of images (N, C, H, W)."""
+        """Return logits (N, K) and evidence maps (N, K, *grid) of images (N, C, *size)."""
         return self.model.evidence(images)

@@ -1,19 +1,35 @@
-"""Judge what a head computes by calling it on synthetic features in float64, and fold it if it is affine."""
+"""Judge what a head computes by calling it on synthetic features in float64, and fold it if it is affine.
+
+A head is described by what it sees of the features (their mean or maximum over positions, or more than that) and by
+what it makes of that vector (an affine map, a norm and an affine map, or something else). Everything is decided by
+numbers: on the real features of a network, which vary little over positions, a nonlinear head can pass for an affine
+one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from softcam.nn.features import Layout
+from softcam.nn.features import Layout, channel_dim, count_prefix, position_dims
+from softcam.nn.heads import EvidenceHead, LinearEvidence, NormEvidence
+from softcam.nn.heads.pooled import Pooling, Statistic
 from softcam.nn.split import Split
 
 TOLERANCE = 1e-9
 """Relative; float64 rounding of a head stays near 1e-15, the smallest nonlinearity that was met is near 1e-3."""
+
+BLOCK = 256
+"""Channels that are folded at once; all of them take as much memory as a small network."""
+
+Form = Literal["affine", "norm", "other"]
+
+POOLINGS: tuple[Pooling, ...] = ("avg", "max", "avgmax")
 
 
 @dataclass(frozen=True)
@@ -21,76 +37,205 @@ class Verdict:
     """What the probes found.
 
     Args:
-        layout: The layout under which the head sees nothing but the mean over positions; None if there is none.
-        affine: Whether the head is affine in that mean.
+        layout: Order of dimensions in which the head reads the features.
+        prefix: Leading tokens that have no place in the image.
+        pooling: What the head sees of the features; None if it is not a pooling.
+        form: What the head makes of one vector, if every position holds it.
         found: The finding in words.
+        statistic: For a norm, what it divides by.
+        eps: For a norm, what it adds to that.
     """
 
-    layout: Layout | None
-    affine: bool
+    layout: Layout
+    prefix: int
+    pooling: Pooling | None
+    form: Form
     found: str
+    statistic: Statistic = "variance"
+    eps: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether maps can average to the same logits."""
+        return self.pooling is not None and self.form != "other"
 
 
 def judge_head(split: Split) -> Verdict:
-    """Return whether the head is mean -> affine, and in which layout it reads the features."""
+    """Return what the head sees and computes.
+
+    Raises:
+        ValueError: If the head cannot be run on features alone.
+    """
     try:
         return _judge_in_double(split)
-    except RuntimeError:
+    except (RuntimeError, TypeError, AssertionError):
         # A head may use weights that belong to no module of its own; the whole network in float64 takes longer.
         split.whole = True
     try:
         return _judge_in_double(split)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AssertionError) as error:
         # A head that fixes the batch size, or that reaches back into the trunk, cannot be probed.
-        return Verdict(None, affine=False, found=f"the head does not run on features alone ({error}).")
+        raise ValueError(f"the head does not run on features alone ({error})") from error
 
 
 def _judge_in_double(split: Split) -> Verdict:
-    with torch.no_grad(), _double_head(split, randomise=True):
+    with torch.no_grad(), double_head(split, randomise=True):
         return _judge(split)
 
 
 def _judge(split: Split) -> Verdict:
-    layout = next((layout for layout in split.layouts() if _sees_only_mean(split, layout)), None)
-    if layout is None:
-        return Verdict(None, affine=False, found="the head sees more of the features than their mean over positions.")
-    if not _is_affine(split, layout):
-        return Verdict(layout, affine=False, found="the head is not affine in the pooled features.")
-    return Verdict(layout, affine=True, found="it is.")
+    for layout in split.layouts():
+        prefix, positions = _seen_tokens(split, layout)
+        for pooling in POOLINGS if positions else ():
+            if _sees_only(split, layout, prefix, pooling):
+                return _judge_form(split, Verdict(layout, prefix, pooling, "other", ""))
+        if positions and _sees_mean_and_maximum(split, layout, prefix):
+            return Verdict(layout, prefix, "catavgmax", "affine", "it is.")
+    layout = split.likely_layout()
+    found = "the head sees more of the features than their mean over positions."
+    tokens = len(split.shape) == 3 and split.dims > 1
+    prefix = (
+        count_prefix(split.network, split.shape[position_dims(layout)[0]], split.example.shape[2:]) if tokens else 0
+    )
+    verdict = Verdict(layout, prefix, None, "other", found)
+    return _judge_form(split, verdict)
 
 
-def fold_affine(split: Split, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Return (weight (K, D), bias (K,)) in float64 of a head that is affine in the mean over positions."""
-    channels = split.channels(layout)
-    device = split.example.device
-    identity = torch.eye(channels, dtype=torch.float64, device=device)
-    rows = torch.cat([identity.new_zeros(1, channels), identity])
-    with torch.no_grad(), _double_head(split):
-        logits = split.head(_at_positions(rows, split, layout))
-    return (logits[1:] - logits[0]).T.contiguous(), logits[0]
+def _judge_form(split: Split, verdict: Verdict) -> Verdict:
+    """Return the verdict with what the head makes of features that are the same everywhere."""
+    said = verdict.found
+    if _is_affine(split, verdict.layout):
+        return replace(verdict, form="affine", found=said or "it is.")
+    if (norm := _fit_norm(split, verdict.layout)) is not None:
+        return replace(verdict, form="norm", found=said or "it is.", statistic=norm[0], eps=norm[1])
+    return replace(verdict, form="other", found=said or "the head is not affine in the pooled features.")
 
 
-def _sees_only_mean(split: Split, layout: Layout) -> bool:
-    features = _noise(4, split).double() * 3
-    positions = _position_dims(layout)
-    pooled = features.mean(positions, keepdim=True).expand_as(features).clone()
-    logits = split.head(torch.cat([features, pooled]))
+def _seen_tokens(split: Split, layout: Layout) -> tuple[int, bool]:
+    """Return the leading tokens that the head ignores, and whether it sees all positions after them."""
+    if len(split.shape) != 3 or split.dims == 1:
+        return 0, True
+    with torch.enable_grad():
+        features = _noise(1, split).requires_grad_()
+        logits = split.head(features)
+        if not logits.requires_grad:
+            return 0, False
+        (gradient,) = torch.autograd.grad(_weigh(logits), features)
+    seen = gradient.ne(0).any(channel_dim(layout))[0]
+    first = int(seen.to(torch.uint8).argmax())
+    return first, bool(seen[first:].all())
+
+
+def build_head(split: Split, verdict: Verdict) -> EvidenceHead:
+    """Return the class evidence layer of a head that is affine, or a norm and affine, on constant features."""
+    options: dict[str, Any] = {"dropout": split.dropout, "dims": split.dims}
+    pooling = verdict.pooling or "avg"
+    if verdict.form == "norm":
+        weight, bias = _fold_norm(split, verdict)
+        with torch.device("meta"):
+            shape = (weight.shape[1], weight.shape[0])
+            norm = NormEvidence(*shape, statistic=verdict.statistic, eps=verdict.eps, pooling=pooling, **options)
+        return norm.set_classifier(weight, bias)
+    with torch.no_grad(), double_head(split):
+        weight, bias = _fold(split, verdict.layout)
+        if pooling == "catavgmax":
+            highest = _fold_maximum(split, verdict.layout, bias)
+            weight = torch.cat([weight - highest, highest], dim=1)
+    return LinearEvidence.from_affine(weight, bias, pooling=pooling, **options)
+
+
+def _fold(split: Split, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Return weight (K, D) and bias (K,) of a head that is affine in features that are the same everywhere."""
+    channels, device = split.channels(layout), split.example.device
+    bias = split.head(at_positions(torch.zeros(1, channels, dtype=torch.float64, device=device), split, layout))[0]
+    weight = torch.empty(len(bias), channels, dtype=torch.float64, device=device)
+    for start in range(0, channels, BLOCK):
+        columns = torch.arange(start, min(start + BLOCK, channels), device=device)
+        rows = nn.functional.one_hot(columns, channels).double()
+        weight[:, columns] = (split.head(at_positions(rows, split, layout)) - bias).T
+    return weight, bias.clone()
+
+
+def _fold_maximum(split: Split, layout: Layout, bias: Tensor) -> Tensor:
+    """Return the weight (K, D) of the maxima, from features of mean zero with one peak."""
+    features = _peaks(split, layout)
+    peak = features.amax(tuple(range(1, features.ndim)))
+    return ((split.head(features) - bias) / peak[:, None]).T.contiguous()
+
+
+def _fold_norm(split: Split, verdict: Verdict) -> tuple[Tensor, Tensor]:
+    with double_head(split):
+        weight, bias = _jacobian_at_zero(split, verdict.layout)
+    return weight * verdict.eps**0.5, bias
+
+
+def _sees_only(split: Split, layout: Layout, prefix: int, pooling: Pooling) -> bool:
+    features = _noise(4, split) * 3
+    dims = position_dims(layout)
+    cells = _after(features, dims, prefix)
+    average, highest = cells.mean(dims, keepdim=True), cells.amax(dims, keepdim=True)
+    pooled = {"avg": average, "max": highest, "avgmax": (average + highest) / 2}[pooling]
+    logits = split.head(torch.cat([features, pooled.expand_as(features)]))
     return _close(logits[:4], logits[4:])
+
+
+def _after(features: Tensor, dims: tuple[int, ...], prefix: int) -> Tensor:
+    return features.narrow(dims[0], prefix, features.shape[dims[0]] - prefix) if prefix else features
+
+
+def _sees_mean_and_maximum(split: Split, layout: Layout, prefix: int) -> bool:
+    if prefix or not _is_affine(split, layout):
+        return False
+    weight, bias = _fold(split, layout)
+    highest = _fold_maximum(split, layout, bias)
+    features, dims = _noise(4, split), position_dims(layout)
+    expected = features.mean(dims) @ (weight - highest).T + features.amax(dims) @ highest.T + bias
+    return _close(split.head(features), expected)
 
 
 def _is_affine(split: Split, layout: Layout) -> bool:
     # Several scales: an activation that saturates, or that is linear around zero, must not pass.
-    scales = torch.tensor([0.1, 1.0, 10.0, 100.0], dtype=torch.float64, device=split.example.device)
-    shape = (4, split.channels(layout))
-    a, b = (_randn(shape, seed, split) * scales[:, None] for seed in (1, 2))
-    rows = torch.cat([a, b, 0.3 * a + 0.7 * b])
-    logits = split.head(_at_positions(rows, split, layout))
+    a, b = (_rows(split, layout, seed) for seed in (1, 2))
+    logits = split.head(at_positions(torch.cat([a, b, 0.3 * a + 0.7 * b]), split, layout))
     return _close(0.3 * logits[:4] + 0.7 * logits[4:8], logits[8:])
 
 
-def _at_positions(rows: Tensor, split: Split, layout: Layout) -> Tensor:
+def _fit_norm(split: Split, layout: Layout) -> tuple[Statistic, float] | None:
+    """Return statistic and eps for which the head is `J m / sqrt(statistic(m) / eps + 1) + c`, if there are any.
+
+    J is its Jacobian at zero, where a norm with eps is linear.
+    """
+    jacobian, constant = _jacobian_at_zero(split, layout)
+    rows = torch.cat([_rows(split, layout, seed) for seed in (4, 5, 6)])
+    logits = split.head(at_positions(rows, split, layout)) - constant
+    direct = rows @ jacobian.T
+    shrunk = (direct.square().sum(1) / (logits * direct).sum(1)).square() - 1
+    for statistic, values in (("variance", rows.var(1, unbiased=False)), ("mean_square", rows.square().mean(1))):
+        # Digits beyond these are rounding; without them, every conversion of an architecture gives the same number.
+        eps = float(f"{float((values / shrunk).median()):.12g}")
+        if eps > 0 and _close(logits, direct / (values / eps + 1).sqrt()[:, None]):
+            return statistic, eps  # type: ignore[return-value]
+    return None
+
+
+def _jacobian_at_zero(split: Split, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Return the Jacobian (K, D) and the value (K,) of the head at features of zero."""
+    channels = split.channels(layout)
+    with torch.no_grad():
+        zero = torch.zeros(1, channels, dtype=torch.float64, device=split.example.device)
+        classes = split.head(at_positions(zero, split, layout)).shape[1]
+    with torch.enable_grad():
+        rows = zero.repeat(classes, 1).requires_grad_()
+        logits = split.head(at_positions(rows, split, layout))
+        if not logits.requires_grad:
+            return zero.new_zeros(classes, channels), logits[0]
+        (jacobian,) = torch.autograd.grad(logits.diagonal().sum(), rows)
+    return jacobian, logits[0].detach()
+
+
+def at_positions(rows: Tensor, split: Split, layout: Layout) -> Tensor:
     """Return features in the network's layout that hold `rows` (B, D) at every position."""
-    positions = _position_dims(layout)
+    positions = position_dims(layout)
     # The grid of the probe image, since a pooling with a fixed window takes no other.
     sizes = [split.shape[dim] if dim in positions else -1 for dim in range(len(split.shape))]
     for dim in positions:
@@ -98,8 +243,20 @@ def _at_positions(rows: Tensor, split: Split, layout: Layout) -> Tensor:
     return rows.expand(sizes)
 
 
-def _position_dims(layout: Layout) -> tuple[int, ...]:
-    return {"NCHW": (2, 3), "NHWC": (1, 2), "NLC": (1,)}[layout]
+def _peaks(split: Split, layout: Layout) -> Tensor:
+    """Return D feature maps; in map d, channel d has its maximum at one position and the mean zero."""
+    channels = split.channels(layout)
+    positions = position_dims(layout)
+    grid = torch.full([split.shape[dim] for dim in positions], -1.0, dtype=torch.float64, device=split.example.device)
+    grid.view(-1)[0] += grid.numel()
+    identity = torch.eye(channels, dtype=torch.float64, device=grid.device)
+    features = identity.reshape(channels, channels, *[1] * grid.ndim) * grid
+    return features if channel_dim(layout) == 1 else features.movedim(1, -1)
+
+
+def _rows(split: Split, layout: Layout, seed: int) -> Tensor:
+    scales = torch.tensor([0.1, 1.0, 10.0, 100.0], dtype=torch.float64, device=split.example.device)
+    return _randn((4, split.channels(layout)), seed, split) * scales[:, None]
 
 
 def _noise(count: int, split: Split) -> Tensor:
@@ -111,16 +268,21 @@ def _randn(shape: tuple[int, ...], seed: int, split: Split) -> Tensor:
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(split.example.device)
 
 
+def _weigh(values: Tensor) -> Tensor:
+    weights = torch.randn(values.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (values * weights.to(values)).sum()
+
+
 def _close(a: Tensor, b: Tensor) -> bool:
     scale = torch.maximum(a.abs().max(), b.abs().max())
     return bool(scale > 0) and bool((a - b).abs().max() <= TOLERANCE * scale)
 
 
 @contextmanager
-def _double_head(split: Split, *, randomise: bool = False) -> Iterator[None]:
+def double_head(split: Split, *, randomise: bool = False) -> Iterator[None]:
     """Run the head in float64; optionally give its zero-initialised weights values, to see through them."""
     modules = [split.network] if split.whole else [module for _, module in split.tail]
-    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    tensors = {tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
     saved = [(tensor, tensor.data) for tensor in tensors if tensor.is_floating_point()]
     example = split.example
     for tensor, values in saved:
@@ -142,4 +304,4 @@ def _fill_zeros(module: nn.Module) -> None:
     for parameter in module.parameters():
         if parameter.ndim > 1 and not parameter.any():
             values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.copy_(values.to(parameter.device))
+            parameter.data.copy_(values.to(parameter.device))

@@ -8,9 +8,12 @@ module's output. It works for any network whose later layers see the earlier one
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from softcam.errors import UnsupportedModelError
 from softcam.nn.modes import evaluating
 
 
@@ -50,7 +53,8 @@ def run_until(model: nn.Module, name: str, images: Tensor) -> Tensor:
         outputs.append(output)
         raise _Reached
 
-    handle = resolve_module(model, name).register_forward_hook(stop)
+    # Before a hook that ends the forward there (`NamedFeatures`).
+    handle = resolve_module(model, name).register_forward_hook(stop, prepend=True)
     try:
         model(images)
     except _Reached:
@@ -73,12 +77,40 @@ def run_from(model: nn.Module, name: str, activations: Tensor, example: Tensor) 
     def substitute(_module: nn.Module, _inputs: object, _output: Tensor) -> Tensor:
         return activations
 
-    handle = resolve_module(model, name).register_forward_hook(substitute)
+    handle = resolve_module(model, name).register_forward_hook(substitute, prepend=True)
     try:
         output: Tensor = model(example)
     finally:
         handle.remove()
     return output
+
+
+def run_logits(network: nn.Module, images: Tensor, classifier: str | None) -> Any:
+    """Return what a network gives, or the output of its last call of the module `classifier`.
+
+    Args:
+        network: Any module.
+        images: (N, C, *size).
+        classifier: Dotted name of a module.
+
+    Raises:
+        UnsupportedModelError: If that module is not called.
+    """
+    if classifier is None:
+        return network(images)
+    outputs: list[Any] = []
+
+    def note(_module: nn.Module, _inputs: object, output: Any) -> None:
+        outputs.append(output)
+
+    handle = network.get_submodule(classifier).register_forward_hook(note)
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    if not outputs:
+        raise UnsupportedModelError(f"Expected `classifier` to name a module that runs, but {classifier!r} does not.")
+    return outputs[-1]
 
 
 def check_cut(model: nn.Module, name: str, images: Tensor, *, tolerance: float = 1e-4) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -15,17 +15,22 @@ class ConversionReport:
         head: Kind of class evidence layer, e.g. `linear`.
         exact: Whether the maps average to the black box's own logits.
         error: Largest `max |new - old| / max |old|` on the probe images, where new are the logits and the means of the
-            maps; None for a new layer.
+            maps; None for a layer that is new or not exact.
         channels: D, channels of the features under the evidence layer.
         num_classes: K, number of classes.
         layout: Order of the feature dimensions in the black box (NCHW, NHWC or NLC).
-        input_size: Height and width of the probe images in pixels.
+        input_size: Height and width of the probe images in pixels (length of signals; depth, height, width of volumes).
         grid: Cells (h, w) of a map at that size.
         map_stride: Input pixels from one cell to the next, vertically and horizontally.
         receptive_field: Height and width in input pixels of all that the central cell depends on, measured through
             its gradient on a probe image; it cannot exceed `input_size`.
         dropout: Probability of the classifier's dropout, carried over to whole feature channels.
         notes: What else a user should know.
+        drift: Largest `max |new - old| / max |old|` of the logits on the probe images before any fine-tuning, for a
+            layer that was copied as well as could be, or for finer maps; else None.
+        places: Modules under whose outputs the class evidence layers sit; empty for the place of the black box's own
+            pooling.
+        arguments: What was asked of `convert` that shapes the model, such as `head`, `at` or `map_stride`.
     """
 
     head: str
@@ -34,12 +39,15 @@ class ConversionReport:
     channels: int
     num_classes: int
     layout: str
-    input_size: tuple[int, int]
-    grid: tuple[int, int]
-    map_stride: tuple[int, int]
-    receptive_field: tuple[int, int]
+    input_size: tuple[int, ...]
+    grid: tuple[int, ...]
+    map_stride: tuple[int, ...]
+    receptive_field: tuple[int, ...]
     dropout: float = 0.0
     notes: tuple[str, ...] = ()
+    drift: float | None = None
+    places: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
@@ -64,13 +72,21 @@ class ConversionReport:
             raise ValueError(f"Expected all keys of a conversion report, but {error}.") from error
 
     def __str__(self) -> str:
-        measured = "new, to be trained" if self.error is None else f"largest relative error {self.error:.1e}"
-        height, width = self.input_size
         lines = [
-            f"head            {self.head} ({'exact' if self.exact else 'not exact'}; {measured})",
+            f"head            {self.head} ({'exact' if self.exact else 'not exact'}; {self._measured()})",
             f"classes         {self.num_classes} from {self.channels} channels ({self.layout})",
-            f"evidence maps   {self.grid[0]}x{self.grid[1]} cells at {height}x{width} px",
-            f"map stride      {self.map_stride[0]}x{self.map_stride[1]} px",
-            f"a cell sees     {self.receptive_field[0]}x{self.receptive_field[1]} px (measured at this input size)",
+            *([f"place           {', '.join(self.places)}"] if self.places else []),
+            f"evidence maps   {_by(self.grid)} cells at {_by(self.input_size)} px",
+            f"map stride      {_by(self.map_stride)} px",
+            f"a cell sees     {_by(self.receptive_field)} px (measured at this input size)",
         ]
         return "\n".join(lines + [f"note            {note}" for note in self.notes])
+
+    def _measured(self) -> str:
+        if self.error is not None:
+            return f"largest relative error {self.error:.1e}"
+        return "new, to be trained" if self.drift is None else f"logits drift by {self.drift:.2g} of their size"
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))

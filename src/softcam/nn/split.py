@@ -1,16 +1,29 @@
-"""Split a network into features and head, and leave behind what the features do not need."""
+"""Split a network into features and head."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softcam.errors import UnsupportedModelError
-from softcam.nn.features import Features, Layout, TimmFeatures, WatchedFeatures
+from softcam.nn.features import (
+    Features,
+    Layout,
+    NamedFeatures,
+    TimmFeatures,
+    WatchedFeatures,
+    channel_dim,
+    list_layouts,
+    watch_until,
+)
+from softcam.nn.pruning import list_weighted
+from softcam.nn.replay import run_logits, run_until
+from softcam.nn.shortcut import record_outputs, shortcut
 from softcam.nn.watch import PoolingWatch
 
 NamedModules = list[tuple[str, nn.Module]]
@@ -21,20 +34,29 @@ class Split:
 
     Args:
         network: The black box, in eval mode.
-        example: One probe image (1, C, H, W).
+        example: One probe image (1, C, *size).
         shape: Shape of the example's features in the network's own layout.
         tail: Leaf modules with weights or buffers that only the head calls.
         dropout: Probability of the last dropout in the head.
+        classifier: Name of the module whose output is the logits; default: what the network returns.
     """
 
     def __init__(
-        self, network: nn.Module, example: Tensor, shape: torch.Size, *, tail: NamedModules, dropout: float
+        self,
+        network: nn.Module,
+        example: Tensor,
+        shape: torch.Size,
+        *,
+        tail: NamedModules,
+        dropout: float,
+        classifier: str | None = None,
     ) -> None:
         self.network = network
         self.example = example
         self.shape = shape
         self.tail = tail
         self.dropout = dropout
+        self.classifier = classifier
         # Whether the head can be probed only with the whole network in float64.
         self.whole = False
 
@@ -42,17 +64,26 @@ class Split:
         """Return the logits (N, K) that the black box gives for features in its own layout."""
         raise NotImplementedError
 
-    def features(self, layout: Layout) -> Features:
-        """Return the feature extractor."""
+    def extract(self, images: Tensor) -> Any:
+        """Return the features of images (N, C, *size) in the network's own layout."""
         raise NotImplementedError
+
+    def features(self, layout: Layout, prefix: int = 0) -> Features:
+        """Return the feature extractor, a module."""
+        raise NotImplementedError
+
+    @property
+    def dims(self) -> int:
+        """Number of dimensions of the grid."""
+        return self.example.ndim - 2
 
     def channels(self, layout: Layout) -> int:
         """Return D under a layout."""
-        return self.shape[1] if layout == "NCHW" else self.shape[-1]
+        return self.shape[channel_dim(layout)]
 
     def layouts(self) -> tuple[Layout, ...]:
         """Return the layouts that the shape of the features allows."""
-        return ("NCHW", "NHWC") if len(self.shape) == 4 else ("NLC",)
+        return list_layouts(len(self.shape), self.dims)
 
     def likely_layout(self) -> Layout:
         """Return the layout for a head that does not tell: by the declared number of features, else by size."""
@@ -69,47 +100,169 @@ class TimmSplit(Split):
         logits: Tensor = self.network.forward_head(features)  # type: ignore[operator]
         return logits
 
-    def features(self, layout: Layout) -> Features:
+    def extract(self, images: Tensor) -> Tensor:
+        """Return what `forward_features` gives."""
+        features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        return features
+
+    def features(self, layout: Layout, prefix: int = 0) -> Features:
         """Return the extractor around `forward_features`."""
-        return TimmFeatures(self.network, layout)
+        return TimmFeatures(self.network, layout, prefix)
 
 
-class WatchedSplit(Split):
-    """Halves on both sides of the last pooling call.
+class ReplacedSplit(Split):
+    """Halves of a network that is run whole, with the features put in on the way."""
+
+    def _run_on(self, features: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run on the one example image, or, where the code clings to the size of its batch, on as many as features."""
+        try:
+            logits = run(self.example)
+            if len(logits) == len(features):
+                return logits
+        except RuntimeError:
+            if len(features) == 1:
+                raise
+        with torch.no_grad():
+            outputs = self._record()
+        with shortcut(outputs, len(features)):
+            return run(self.example.expand(len(features), *self.example.shape[1:]))
+
+    def _record(self) -> dict[nn.Module, Any]:
+        """Return what modules before the features gave for the example."""
+        raise NotImplementedError
+
+
+class WatchedSplit(ReplacedSplit):
+    """Halves on both sides of the last reduction of positions.
 
     Args:
-        calls: Number of pooling calls in one forward.
+        number: Number of that call among the reductions in one forward.
         options: Arguments of `Split`.
     """
 
-    def __init__(self, *args: Any, calls: int, **options: Any) -> None:
+    def __init__(self, *args: Any, number: int, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.calls = calls
+        self.number = number
 
     def head(self, features: Tensor) -> Tensor:
-        """Run the example, put the features in at the last pooling call, and return the logits."""
-        with PoolingWatch(features, at=self.calls - 1):
-            logits: Tensor = self.network(self.example)
+        """Run the example, put the features in at the reduction, and return the logits."""
+        return self._run_on(features, lambda images: self._run(features, images))
+
+    def _run(self, features: Tensor, images: Tensor) -> Tensor:
+        with PoolingWatch(features, at=self.number):
+            logits: Tensor = run_logits(self.network, images, self.classifier)
         return logits
 
-    def features(self, layout: Layout) -> Features:
-        """Return the extractor that watches the pooling calls."""
-        return WatchedFeatures(self.network, layout)
+    def _record(self) -> dict[nn.Module, Any]:
+        watch = PoolingWatch()
+
+        def run() -> None:
+            with watch:
+                run_logits(self.network, self.example, self.classifier)
+
+        return record_outputs(self.network, run, until=lambda: watch.calls > self.number)
+
+    def extract(self, images: Tensor) -> Tensor | None:
+        """Return the input of the last reduction."""
+        return watch_until(self.network, images, self.classifier).features
+
+    def features(self, layout: Layout, prefix: int = 0) -> Features:
+        """Return the extractor that watches the reductions."""
+        return WatchedFeatures(self.network, layout, prefix, until=self.classifier)
 
 
-def split_network(network: nn.Module, example: Tensor) -> Split:
+class NamedSplit(ReplacedSplit):
+    """Halves on both sides of the end of a module that the user named.
+
+    Args:
+        name: Dotted name of the module.
+        options: Arguments of `Split`.
+    """
+
+    def __init__(self, *args: Any, name: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.name = name
+
+    def head(self, features: Tensor) -> Tensor:
+        """Run the example, put the features in as the module's output, and return the logits."""
+        return self._run_on(features, lambda images: self._run(features, images))
+
+    def _run(self, features: Tensor, images: Tensor) -> Tensor:
+        handle = self.network.get_submodule(self.name).register_forward_hook(lambda *_: features)
+        try:
+            logits: Tensor = run_logits(self.network, images, self.classifier)
+        finally:
+            handle.remove()
+        return logits
+
+    def _record(self) -> dict[nn.Module, Any]:
+        reached: list[bool] = []
+        named = self.network.get_submodule(self.name)
+        handle = named.register_forward_hook(lambda *_: reached.append(True))
+        try:
+            run = partial(run_logits, self.network, self.example, self.classifier)
+            return record_outputs(self.network, run, until=lambda: bool(reached))
+        finally:
+            handle.remove()
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Return the module's output."""
+        return run_until(self.network, self.name, images)
+
+    def features(self, layout: Layout, prefix: int = 0) -> Features:
+        """Return the extractor that stops after the module."""
+        return NamedFeatures(self.network, layout, prefix, name=self.name)
+
+
+class SeveralSplit(Split):
+    """A network whose `forward_features` gives several maps, each with a share in the logits.
+
+    Args:
+        shapes: Shape of each map of the example.
+        options: Arguments of `Split`; its shape is that of the last map.
+    """
+
+    def __init__(self, *args: Any, shapes: tuple[torch.Size, ...], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.shapes = shapes
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Return the last of the maps that `forward_features` gives."""
+        last: Tensor = self.network.forward_features(images)[-1]  # type: ignore[operator]
+        return last
+
+    def head_of(self, maps: list[Tensor]) -> Tensor:
+        """Return the logits (N, K) of the maps."""
+        logits: Tensor = self.network.forward_head(maps)  # type: ignore[operator]
+        return logits
+
+
+def split_network(
+    network: nn.Module, example: Tensor, *, features: str | None = None, classifier: str | None = None
+) -> Split:
     """Find the features and the head of a network in eval mode.
 
     Args:
         network: The black box.
-        example: One probe image (1, C, H, W).
+        example: One probe image (1, C, *size).
+        features: Name of the module whose output is the feature map; default: found.
+        classifier: Name of the module whose output is the logits; default: what the network returns.
 
     Raises:
         UnsupportedModelError: If there is no feature map with more than one position.
     """
     with torch.no_grad():
-        split = _split_timm(network, example) or _split_watched(network, example)
-    if len(split.shape) not in (3, 4) or split.shape[1:].numel() in (split.shape[1], split.shape[-1]):
+        if features is not None:
+            split = _split_named(network, example, features, classifier)
+        elif classifier is not None:
+            split = _split_watched(network, example, classifier)
+        else:
+            split = _split_timm(network, example) or _split_watched(network, example)
+            alone = len(split.shape) == 3 and not _has_positions(split.shape, split.dims)
+            if alone and (name := _find_last_map(network, example)) is not None:
+                # A network that hands on nothing but its class token (PiT).
+                split = _split_named(network, example, name, None)
+    if not _has_positions(split.shape, split.dims):
         raise UnsupportedModelError(
             f"Expected a feature map with several positions before the classifier, but got {tuple(split.shape)}. "
             "Use larger images, or a network that keeps its map until the end."
@@ -117,151 +270,110 @@ def split_network(network: nn.Module, example: Tensor) -> Split:
     return split
 
 
+def _has_positions(shape: torch.Size, dims: int) -> bool:
+    return bool(list_layouts(len(shape), dims)) and shape[1:].numel() not in (shape[1], shape[-1])
+
+
+def _find_last_map(network: nn.Module, example: Tensor) -> str | None:
+    """Return the name of the last module to end whose output is a feature map with several positions."""
+    ended: list[str] = []
+    dims = example.ndim - 2
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and _has_positions(output.shape, dims):
+                ended.append(name)
+
+        return hook
+
+    handles = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+    try:
+        network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ended[-1] if ended else None
+
+
 def _split_timm(network: nn.Module, example: Tensor) -> Split | None:
     if not (callable(getattr(network, "forward_features", None)) and callable(getattr(network, "forward_head", None))):
         return None
     with _called_modules(network) as in_features:
         features = network.forward_features(example)  # type: ignore[operator]
-    if not isinstance(features, Tensor):
+    several = isinstance(features, list | tuple) and len(features) > 1 and all(isinstance(f, Tensor) for f in features)
+    if not (isinstance(features, Tensor) or several):
         return None
-    before = set(in_features)
+    before = {name for name, _ in in_features}
     watch = PoolingWatch()
-    with _called_modules(network) as in_head, watch:
-        network.forward_head(features)  # type: ignore[operator]
-    tail = [(name, module) for name, module in _weighted(network) if name in in_head and name not in before]
+    try:
+        with _called_modules(network) as in_head, watch:
+            network.forward_head(features)  # type: ignore[operator]
+    except (AttributeError, TypeError, RuntimeError):
+        if several:
+            return None  # the head takes something else than what the features are
+        raise
+    after = {name for name, _ in in_head} - before
+    tail = [(name, module) for name, module in list_weighted(network) if name in after]
+    if several:
+        shapes = tuple(part.shape for part in features)
+        return SeveralSplit(network, example, shapes[-1], tail=tail, dropout=watch.dropout, shapes=shapes)
     return TimmSplit(network, example, features.shape, tail=tail, dropout=watch.dropout)
 
 
-def _split_watched(network: nn.Module, example: Tensor) -> Split:
-    order: list[tuple[str, int]] = []
+def _split_watched(network: nn.Module, example: Tensor, classifier: str | None = None) -> Split:
     watch = PoolingWatch()
-    with _called_modules(network, order=order, clock=lambda: watch.calls), watch:
-        network(example)
+    with _called_modules(network, clock=lambda: watch.calls) as called:
+        watch_until(network, example, classifier, watch)
     if watch.features is None:
         raise UnsupportedModelError(
-            "Expected the network to pool a feature map before its classifier, but no pooling call was seen. "
-            "Networks that flatten a fixed grid or read a class token are not mean -> affine."
+            "Expected the network to pool or flatten a feature map, or to choose a class token, before its classifier, "
+            "but no such call was seen. Name the two modules: `features=` whose output is the feature map, and "
+            "`classifier=` whose output is the logits."
         )
-    first: dict[str, int] = {}
-    for name, calls in order:
-        first.setdefault(name, calls)
-    tail = [(name, module) for name, module in _weighted(network) if first.get(name) == watch.calls]
+    tail = _called_after(network, called, watch.number)
     shape = watch.features.shape
-    return WatchedSplit(network, example, shape, tail=tail, dropout=watch.dropout, calls=watch.calls)
+    return WatchedSplit(
+        network, example, shape, tail=tail, dropout=watch.dropout, classifier=classifier, number=watch.number
+    )
 
 
-def drop_unused(
-    features: Features, tail: NamedModules, example: Tensor
-) -> tuple[tuple[int, int], tuple[int, int], tuple[str, ...]]:
-    """Replace by `nn.Identity` what the features do not depend on, found by the gradient of the central cell.
-
-    A classifier left inside would never get a gradient, which DDP refuses, and would be stored with every model.
-    Weights that cannot be taken out are frozen.
-
-    Args:
-        features: The extractor, changed in place.
-        tail: Modules of the head.
-        example: One probe image (1, C, H, W).
-
-    Returns:
-        The extent (height, width) in pixels that the central cell depends on, the grid (h, w), and notes.
-
-    Raises:
-        UnsupportedModelError: If no gradient of the features reaches the image.
-    """
-    images = example.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        maps = features(images)
-        grid = (maps.shape[-2], maps.shape[-1])
-        cell = maps[..., grid[0] // 2, grid[1] // 2]
-        # Random weights, since a layer norm makes the plain sum over channels constant.
-        weights = torch.randn(cell.shape[1], generator=torch.Generator().manual_seed(0)).to(cell)
-        gradient = _backward((cell * weights).sum(), images)
-    in_tail = {name for name, _ in tail}
-    idle = {name for name, module in _weighted(features.network) if _without_gradient(module)}
-    replaced = _replace_unused(features, in_tail, idle, example, maps.detach())
-    for parameter in features.network.parameters():
-        parameter.requires_grad_(parameter.grad is not None)
-    branches = sorted({name.split(".")[0] for name in replaced - in_tail})
-    notes = (f"left behind, as the features do not use it: {', '.join(branches)}",) if branches else ()
-    return _extent(gradient), grid, notes
-
-
-def _backward(value: Tensor, images: Tensor) -> Tensor:
-    if value.requires_grad:
-        value.backward()  # type: ignore[no-untyped-call]
-    if images.grad is None:
+def _split_named(network: nn.Module, example: Tensor, name: str, classifier: str | None) -> Split:
+    found = run_until(network, name, example)
+    if not isinstance(found, Tensor):
         raise UnsupportedModelError(
-            "Expected features that depend on the image by differentiable steps, but no gradient reaches it. "
-            "Take `torch.no_grad()` and `detach()` out of the network's forward."
+            f"Expected `features` to name a module that returns one feature map, but {name!r} returns "
+            f"{type(found).__name__}. Name a module inside it."
         )
-    return images.grad
-
-
-def _replace_unused(features: Features, tail: set[str], idle: set[str], example: Tensor, expected: Tensor) -> set[str]:
-    """Put `nn.Identity` in the place of modules, as many as the features can do without, and return their names."""
-    network = features.network
-    for names in (tail | idle, tail):
-        before = {name: network.get_submodule(name) for name in names}
-        _put(network, {name: nn.Identity() for name in names})
-        if _same_features(features, example, expected):
-            return names
-        # Without a gradient but in use, or run through to the end by the forward of a watched network.
-        _put(network, before)
-    return set()
-
-
-def _put(network: nn.Module, modules: Mapping[str, nn.Module]) -> None:
-    for name, module in modules.items():
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, module)
-
-
-def _same_features(features: Features, example: Tensor, expected: Tensor) -> bool:
+    watch, reached = PoolingWatch(), []
+    handle = network.get_submodule(name).register_forward_hook(lambda *_: reached.append(True))
     try:
-        with torch.no_grad():
-            found = features(example)
-    except (RuntimeError, AttributeError, TypeError, ValueError):
-        return False
-    return torch.allclose(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+        with _called_modules(network, clock=lambda: len(reached)) as called, watch:
+            network(example)
+    finally:
+        handle.remove()
+    tail = _called_after(network, called, 0)
+    return NamedSplit(network, example, found.shape, tail=tail, dropout=watch.dropout, classifier=classifier, name=name)
 
 
-def _without_gradient(module: nn.Module) -> bool:
-    own = list(module.parameters(recurse=False))
-    return bool(own) and all(parameter.grad is None for parameter in own)
-
-
-def _extent(gradient: Tensor) -> tuple[int, int]:
-    touched = gradient.ne(0).any(dim=1)[0]
-    rows, columns = touched.any(1).nonzero(), touched.any(0).nonzero()
-    if not len(rows):
-        return (0, 0)
-    return int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-
-
-def _weighted(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, module in network.named_modules():
-        held = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if name and held and not list(module.children()):
-            yield name, module
+def _called_after(network: nn.Module, called: list[tuple[str, int]], reading: int) -> NamedModules:
+    first: dict[str, int] = {}
+    for name, clock in called:
+        first.setdefault(name, clock)
+    return [(name, module) for name, module in list_weighted(network) if first.get(name, -1) > reading]
 
 
 @contextmanager
-def _called_modules(
-    network: nn.Module, *, order: list[tuple[str, int]] | None = None, clock: Any = lambda: 0
-) -> Iterator[list[str]]:
+def _called_modules(network: nn.Module, *, clock: Callable[[], int] = lambda: 0) -> Iterator[list[tuple[str, int]]]:
     """Note the names of modules with weights as they are called, each with the reading of a clock."""
-    called: list[str] = []
-    order = [] if order is None else order
+    called: list[tuple[str, int]] = []
 
     def note(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: object) -> None:
-            called.append(name)
-            order.append((name, clock()))
+            called.append((name, clock()))
 
         return hook
 
-    handles = [module.register_forward_pre_hook(note(name)) for name, module in _weighted(network)]
+    handles = [module.register_forward_pre_hook(note(name)) for name, module in list_weighted(network)]
     try:
         yield called
     finally:

@@ -11,32 +11,32 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-POOLINGS: frozenset[Callable[..., Any]] = frozenset(
-    {
-        torch.mean,
-        Tensor.mean,
-        torch.sum,
-        Tensor.sum,
-        torch.amax,
-        Tensor.amax,
-        F.avg_pool2d,
-        F.max_pool2d,
-        F.adaptive_avg_pool2d,
-        F.adaptive_max_pool2d,
-    }
+Function = Callable[..., Any]
+
+REDUCTIONS: frozenset[Function] = frozenset({torch.mean, Tensor.mean, torch.sum, Tensor.sum, torch.amax, Tensor.amax})
+POOLINGS: frozenset[Function] = REDUCTIONS.union(
+    getattr(F, f"{name}_pool{dims}d") for name in ("avg", "max", "adaptive_avg", "adaptive_max") for dims in (1, 2, 3)
 )
-DROPOUTS: frozenset[Callable[..., Any]] = frozenset({F.dropout, torch.dropout, F.dropout2d})
+RESIZING: frozenset[Function] = frozenset(getattr(F, f"adaptive_avg_pool{dims}d") for dims in (1, 2, 3))
+SELECTIONS: frozenset[Function] = frozenset({Tensor.__getitem__, Tensor.select, torch.select})
+FLATTENINGS: frozenset[Function] = frozenset(
+    {torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape}
+)
+RESHAPINGS: frozenset[Function] = FLATTENINGS - {torch.flatten, Tensor.flatten}
+DROPOUTS: frozenset[Function] = frozenset({F.dropout, torch.dropout, F.dropout1d, F.dropout2d, F.dropout3d})
 
 
 class PoolingWatch(TorchFunctionMode):
-    """Remember the last call that reduced all positions of a feature map to one.
+    """Remember the last call after which the positions of a feature map could no longer be told apart.
 
-    A pooling is recognised by what it does: its input has more than one position and its output one value per
-    channel. Squeeze-and-excitation blocks pool as well, hence the last call counts.
+    Such a reduction is recognised by what it does: a pooling leaves one value per channel; the
+    choice of one token leaves one token of several; a flattening makes one row of several positions. Squeeze-and-
+    excitation blocks pool as well, hence the last call counts. Where a map is brought to a fixed grid right before it
+    is flattened (VGG), the features are what was there before.
 
     Args:
-        substitute: A feature map to put in the place of the input of the call number `at`.
-        at: Number of the pooling call that is substituted, counted from 0.
+        substitute: A feature map to put in the place of the input of the reduction number `at`.
+        at: Number of the reduction that is substituted, counted from 0.
     """
 
     def __init__(self, substitute: Tensor | None = None, at: int = -1) -> None:
@@ -44,33 +44,64 @@ class PoolingWatch(TorchFunctionMode):
         self.substitute = substitute
         self.at = at
         self.features: Tensor | None = None
+        self.number = -1
         self.calls = 0
         self.dropout = 0.0
+        self.kind = ""
+        self.frozen = False
+        self._resized: tuple[Tensor, Tensor, int] | None = None
+
+    def freeze(self) -> None:
+        """Take note of nothing from now on."""
+        self.frozen = True
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Function, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run `func`, taking note of poolings and of the dropout that follows the last of them."""
+        """Run `func`, taking note of reductions and of the dropout that follows the last of them."""
         kwargs = kwargs or {}
+        if self.frozen:
+            return func(*args, **kwargs)
         if func in DROPOUTS:
             self.dropout = max(self.dropout, float(kwargs.get("p", args[1] if len(args) > 1 else 0.5)))
         output = func(*args, **kwargs)
-        if func not in POOLINGS or not args or not _collapses(args[0], output):
+        kind = _reduction(func, args[0], output) if args else ""
+        if not kind:
             return output
-        features = args[0]
-        if self.calls == self.at and self.substitute is not None:
-            features = self.substitute
-            output = func(features, *args[1:], **kwargs)
-        self.features, self.dropout = features, 0.0
+        source, number = args[0], self.calls
         self.calls += 1
+        if number == self.at and self.substitute is not None:
+            output = _repeat(func, self.substitute, args[1:], kwargs)
+        if kind == "resize":
+            self._resized = (output, source, number)
+            return output
+        if kind == "flatten" and self._resized is not None and self._resized[0] is source:
+            _, source, number = self._resized
+        self.features, self.number, self.dropout, self.kind = source, number, 0.0, kind
         return output
 
 
-def _collapses(features: object, output: object) -> bool:
-    if not (isinstance(features, Tensor) and isinstance(output, Tensor)):
-        return False
-    if features.ndim not in (3, 4) or output.ndim < 2 or output.shape[0] != features.shape[0]:
-        return False
+def _repeat(func: Function, substitute: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if func in RESHAPINGS:
+        # The code may have written the batch size of its own input down.
+        return substitute.reshape(len(substitute), -1)
+    return func(substitute, *args, **kwargs)
+
+
+def _reduction(func: Function, source: object, output: object) -> str:
+    """Return how a call reduces the positions of a feature map: `pool`, `select`, `flatten`, `resize`, or not."""
+    if not (isinstance(source, Tensor) and isinstance(output, Tensor)):
+        return ""
+    if source.ndim not in (3, 4, 5) or output.ndim < 2 or output.shape[0] != source.shape[0]:
+        return ""
     # Per image and without hashing, since an exporter's batch size is a symbol.
-    values, single = math.prod(features.shape[1:]), math.prod(output.shape[1:])
-    return bool(single < values and (single == features.shape[1] or single == features.shape[-1]))
+    values, left = math.prod(source.shape[1:]), math.prod(output.shape[1:])
+    channels = (source.shape[1], source.shape[-1])
+    if func in POOLINGS and left in channels and (left < values or (source.ndim > 3 and values == source.shape[1])):
+        return "pool"
+    if func in RESIZING:
+        return "resize"
+    if func in SELECTIONS and source.ndim == 3 and output.ndim == 2 and left < values and left == source.shape[-1]:
+        return "select"
+    flattened = func in FLATTENINGS and output.ndim == 2 and left == values and values not in channels
+    return "flatten" if flattened else ""

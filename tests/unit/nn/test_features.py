@@ -5,7 +5,15 @@ import torch
 from torch import Tensor, nn
 
 from softcam.errors import UnsupportedModelError
-from softcam.nn.features import Features, TimmFeatures, WatchedFeatures, to_nchw, token_grid
+from softcam.nn.features import (
+    Features,
+    NamedFeatures,
+    TimmFeatures,
+    WatchedFeatures,
+    count_prefix,
+    to_grid,
+    token_grid,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,15 +34,40 @@ def test_tokens_that_form_no_grid_are_refused(tokens: int, height: int, width: i
 
 def test_layouts_agree_on_every_cell() -> None:
     features, images = torch.randn(2, 5, 3, 4), torch.empty(2, 3, 48, 64)
-    assert torch.equal(to_nchw(features, "NCHW", images), features)
-    assert torch.equal(to_nchw(features.permute(0, 2, 3, 1), "NHWC", images), features)
-    assert torch.equal(to_nchw(features.flatten(2).transpose(1, 2), "NLC", images), features)
+    assert torch.equal(to_grid(features, "NCHW", images.shape[2:]), features)
+    assert torch.equal(to_grid(features.permute(0, 2, 3, 1), "NHWC", images.shape[2:]), features)
+    assert torch.equal(to_grid(features.flatten(2).transpose(1, 2), "NLC", images.shape[2:]), features)
+
+
+def test_tokens_before_the_grid_are_left_out() -> None:
+    features = torch.randn(2, 5, 3, 4)
+    tokens = torch.cat([torch.randn(2, 2, 5), features.flatten(2).transpose(1, 2)], dim=1)
+    assert torch.equal(to_grid(tokens, "NLC", (48, 64), prefix=2), features)
+
+
+def test_signals_and_volumes_keep_their_grid() -> None:
+    signal, volume = torch.randn(2, 5, 7), torch.randn(2, 5, 2, 3, 4)
+    assert torch.equal(to_grid(signal, "NCL", (28,)), signal)
+    assert torch.equal(to_grid(signal.transpose(1, 2), "NLC", (28,)), signal)
+    assert torch.equal(to_grid(volume, "NCDHW", (8, 12, 16)), volume)
+    assert torch.equal(to_grid(volume.movedim(1, -1), "NDHWC", (8, 12, 16)), volume)
+    assert torch.equal(to_grid(volume.flatten(2).transpose(1, 2), "NLC", (8, 12, 16)), volume)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "declared", "prefix"), [(196, None, 0), (197, None, 1), (201, None, 5), (198, 2, 2)]
+)
+def test_leading_tokens_are_counted(tokens: int, declared: int | None, prefix: int) -> None:
+    network = nn.Identity()
+    if declared is not None:
+        network.num_prefix_tokens = declared
+    assert count_prefix(network, tokens, (224, 224)) == prefix
 
 
 def test_the_token_grid_follows_the_shape_of_the_images() -> None:
     tokens = torch.randn(1, 12, 5)
-    assert to_nchw(tokens, "NLC", torch.empty(1, 3, 48, 64)).shape == (1, 5, 3, 4)
-    assert to_nchw(tokens, "NLC", torch.empty(1, 3, 64, 48)).shape == (1, 5, 4, 3)
+    assert to_grid(tokens, "NLC", (48, 64)).shape == (1, 5, 3, 4)
+    assert to_grid(tokens, "NLC", (64, 48)).shape == (1, 5, 4, 3)
 
 
 class Named(nn.Module):
@@ -76,3 +109,25 @@ def test_the_base_class_extracts_nothing(images: Tensor) -> None:
 
 def test_repr_names_the_layout() -> None:
     assert "layout=NLC" in repr(TimmFeatures(Named(), "NLC"))
+
+
+def test_named_features_end_at_the_module() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 4, stride=4), nn.ReLU(), nn.Conv2d(9, 9, 1))  # the last could not run
+    features = NamedFeatures(network, name="1")
+    images = torch.randn(2, 3, 16, 20)
+    assert torch.equal(features(images), network[0](images).relu())
+
+
+def test_the_watch_may_end_before_a_module() -> None:
+    class TwoPools(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk, self.fc = nn.Conv2d(3, 5, 4, stride=4), nn.Linear(5, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.trunk(images)
+            return self.fc(features.mean((2, 3))) + (features * 2).amax((2, 3)).sum()
+
+    network, images = TwoPools(), torch.randn(2, 3, 16, 20)
+    assert torch.equal(WatchedFeatures(network)(images), 2 * network.trunk(images))
+    assert torch.equal(WatchedFeatures(network, until="fc")(images), network.trunk(images))

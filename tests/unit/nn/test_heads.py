@@ -134,16 +134,6 @@ def test_no_class_is_refused(num_classes: int) -> None:
         LinearEvidence(5, 1).reset(num_classes)
 
 
-def test_a_classifier_without_bias_cannot_take_one() -> None:
-    class Unbiased(LinearEvidence):
-        def __init__(self, *args: int, **options: float) -> None:
-            super().__init__(*args, **options)
-            self.classifier = nn.Conv2d(self.channels, self.num_classes, 1, bias=False)
-
-    with pytest.raises(ValueError, match="to have a bias"):
-        Unbiased.from_affine(torch.zeros(2, 5), torch.zeros(2))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_pools_in_single(dtype: torch.dtype) -> None:
     # One large value among many small ones: a half-precision running sum would lose the small ones.

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from softcam.errors import UnsupportedModelError
 from softcam.nn.features import TimmFeatures, WatchedFeatures
-from softcam.nn.split import Split, TimmSplit, WatchedSplit, drop_unused, split_network
+from softcam.nn.pruning import drop_unused
+from softcam.nn.split import NamedSplit, Split, TimmSplit, WatchedSplit, split_network
 
 
 class Named(nn.Module):
@@ -122,9 +123,100 @@ def test_no_hook_is_left(example: Tensor) -> None:
 
 
 def test_a_network_without_pooling_is_refused(example: Tensor) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.Flatten(), nn.Linear(120, 4))
-    with pytest.raises(UnsupportedModelError, match="no pooling call was seen"):
+    network = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.ReLU())
+    with pytest.raises(UnsupportedModelError, match="but no such call was seen"):
         split_network(network, example)
+
+
+def test_a_flattening_is_the_end_of_the_features(example: Tensor) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.Flatten(), nn.Linear(120, 4)).eval()
+    split = split_network(network, example)
+    assert split.shape == (1, 6, 4, 5)
+    assert tail_names(split) == {"2"}
+    features = torch.randn(3, 6, 4, 5)
+    torch.testing.assert_close(split.head(features), network[2](features.flatten(1)))
+
+
+def test_a_pooling_to_a_grid_before_a_flattening_belongs_to_the_head(example: Tensor) -> None:
+    pool = nn.AdaptiveAvgPool2d((2, 2))
+    network = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), pool, nn.Flatten(), nn.Linear(24, 4)).eval()
+    split = split_network(network, example)
+    assert split.shape == (1, 6, 4, 5)
+    features = torch.randn(3, 6, 7, 7)
+    torch.testing.assert_close(split.head(features), network[3](pool(features).flatten(1)))
+
+
+def test_the_choice_of_a_token_is_the_end_of_the_features(example: Tensor) -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.fc = nn.Conv2d(3, 6, 4, stride=4), nn.Linear(6, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc(self.patches(images).flatten(2).transpose(1, 2)[:, 0])
+
+    network = Token().eval()
+    split = split_network(network, example)
+    assert split.shape == (1, 20, 6)
+    tokens = torch.randn(3, 20, 6)
+    torch.testing.assert_close(split.head(tokens), network.fc(tokens[:, 0]))
+
+
+@pytest.mark.parametrize("make", [Named, Unnamed, Gated])
+def test_the_end_of_the_features_can_be_named(make: Callable[[], nn.Module], example: Tensor) -> None:
+    network = make().eval()
+    split = split_network(network, example, features="last", classifier="fc")
+    assert isinstance(split, NamedSplit)
+    assert tail_names(split) == {"norm", "fc"}
+    other = torch.randn(5, 6, 2, 9)
+    torch.testing.assert_close(split.head(other), network.forward_head(other))
+
+
+class Clinging(Unnamed):
+    """Writes the size of its batch down and uses it after the features."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        batch = images.shape[0]
+        features = self.last(self.stem(images))
+        return self.fc(self.drop(self.norm(features.mean((2, 3)).view(batch, 6))))
+
+
+@pytest.mark.parametrize("options", [{}, {"features": "last"}])
+def test_the_head_runs_on_batches_the_code_did_not_expect(options: dict[str, str], example: Tensor) -> None:
+    calls: list[int] = []
+
+    class Counting(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            calls.append(len(images))
+            return super().forward(images)
+
+    network = Clinging().eval()
+    network.stem = Counting(3, 8, 3, stride=2, padding=1)
+    split = split_network(network, example, **options)
+    other = torch.randn(5, 6, 4, 5)
+    torch.testing.assert_close(split.head(other), network.forward_head(other))
+    assert 5 not in calls, "the trunk answers from memory"
+    assert "forward" not in network.stem.__dict__
+
+
+def test_a_network_that_hands_on_its_class_token_alone_is_cut_before(example: Tensor) -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.mix, self.fc = nn.Conv2d(3, 6, 4, stride=4), nn.Linear(6, 6), nn.Linear(6, 4)
+
+        def forward_features(self, images: Tensor) -> Tensor:
+            return self.mix(self.patches(images).flatten(2).transpose(1, 2))[:, :1]
+
+        def forward_head(self, features: Tensor) -> Tensor:
+            return self.fc(features[:, 0])
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.forward_head(self.forward_features(images))
+
+    split = split_network(Token().eval(), example)
+    assert isinstance(split, NamedSplit)
+    assert (split.name, split.shape) == ("mix", (1, 20, 6))
 
 
 def test_a_map_of_one_cell_is_refused() -> None:
@@ -137,7 +229,7 @@ def test_layouts_and_channels_follow_the_shape(example: Tensor) -> None:
         return Split(nn.Identity(), example, torch.Size(shape), tail=[], dropout=0.0)
 
     assert split(1, 6, 4, 5).layouts() == ("NCHW", "NHWC")
-    assert split(1, 20, 6).layouts() == ("NLC",)
+    assert split(1, 20, 6).layouts() == ("NLC", "NCL")
     assert split(1, 6, 4, 5).channels("NCHW") == 6
     assert split(1, 4, 5, 7).channels("NHWC") == 7
     assert split(1, 20, 6).channels("NLC") == 6
@@ -166,7 +258,7 @@ def test_the_head_is_left_behind(make: Callable[[], nn.Module], example: Tensor)
     features = split.features("NCHW")
     with torch.no_grad():
         expected = features(example)
-    _, grid, notes = drop_unused(features, split.tail, example)
+    _, grid, notes = drop_unused(features, sorted(tail_names(split)), example)
     assert isinstance(network.fc, nn.Identity)
     assert isinstance(network.norm, nn.Identity)
     assert isinstance(network.stem, nn.Conv2d)
@@ -179,13 +271,13 @@ def test_the_extent_of_the_central_cell_by_hand() -> None:
     # Two 3x3 kernels of stride 2: 1 -> 3 -> 3 + 2 * 2 = 7 pixels.
     network = Named().eval()
     split = split_network(network, torch.randn(1, 3, 32, 40))
-    assert drop_unused(split.features("NCHW"), split.tail, split.example)[0] == (7, 7)
+    assert drop_unused(split.features("NCHW"), sorted(tail_names(split)), split.example)[0] == (7, 7)
 
 
 def test_the_extent_ends_at_the_border_of_the_image() -> None:
     network = Gated().eval()  # the gate sees the whole image
     split = split_network(network, torch.randn(1, 3, 32, 40))
-    assert drop_unused(split.features("NCHW"), split.tail, split.example)[0] == (32, 40)
+    assert drop_unused(split.features("NCHW"), sorted(tail_names(split)), split.example)[0] == (32, 40)
 
 
 def test_the_extent_tells_height_from_width() -> None:
@@ -193,7 +285,7 @@ def test_the_extent_tells_height_from_width() -> None:
     network.stem = nn.Conv2d(3, 8, (1, 5), stride=2, padding=(0, 2))
     split = split_network(network, torch.randn(1, 3, 32, 40))
     # Vertically 3 rows two apart, horizontally 3 windows of 5 pixels two apart.
-    assert drop_unused(split.features("NCHW"), split.tail, split.example)[0] == (5, 9)
+    assert drop_unused(split.features("NCHW"), sorted(tail_names(split)), split.example)[0] == (5, 9)
 
 
 class Branched(Unnamed):
@@ -211,7 +303,7 @@ class Branched(Unnamed):
 def test_a_branch_for_training_is_left_behind_and_named(example: Tensor) -> None:
     network = Branched().eval()
     split = split_network(network, example)
-    _, _, notes = drop_unused(split.features("NCHW"), split.tail, example)
+    _, _, notes = drop_unused(split.features("NCHW"), sorted(tail_names(split)), example)
     assert notes == ("left behind, as the features do not use it: auxiliary",)
     assert not list(network.auxiliary.parameters())
 
@@ -234,7 +326,7 @@ def test_what_the_features_use_without_a_gradient_stays_and_is_frozen(example: T
     features = split.features("NCHW")
     with torch.no_grad():
         expected = features(example)
-    drop_unused(features, split.tail, example)
+    drop_unused(features, sorted(tail_names(split)), example)
     assert isinstance(network.mask, nn.Conv2d)
     assert isinstance(network.fc, nn.Identity)
     assert not any(parameter.requires_grad for parameter in network.mask.parameters())
@@ -250,7 +342,7 @@ def test_a_head_that_cannot_be_taken_out_is_frozen(example: Tensor) -> None:
 
     network = Reaching().eval()
     split = split_network(network, example)
-    drop_unused(split.features("NCHW"), split.tail, example)
+    drop_unused(split.features("NCHW"), sorted(tail_names(split)), example)
     assert isinstance(network.fc, nn.Linear)
     assert isinstance(network.norm, nn.Identity)
     assert not network.fc.weight.requires_grad
@@ -266,4 +358,4 @@ def test_features_without_a_gradient_are_refused(make: type[nn.Module], example:
     network = Frozen().eval()
     split = split_network(network, example)
     with pytest.raises(UnsupportedModelError, match=r"no gradient reaches it\. Take `torch\.no_grad\(\)`"):
-        drop_unused(split.features("NCHW"), split.tail, example)
+        drop_unused(split.features("NCHW"), sorted(tail_names(split)), example)

@@ -33,7 +33,6 @@ NOT_POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "smaller grid": lambda x: F.avg_pool2d(x, 2),
     "all of it": lambda x: x.mean((1, 2, 3)),
     "channels": lambda x: x.mean(1),
-    "one position": lambda x: x[:, :, :1, :1].mean((2, 3)),
     "vectors": lambda x: x[:, :, 0, 0].mean(1),
     "one row": lambda x: x.mean(2),
     "images": lambda x: x.mean((0, 2)),

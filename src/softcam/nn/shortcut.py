@@ -1,0 +1,70 @@
+"""Run what follows a point of a network on any batch, with what precedes it answering from memory.
+
+Many networks write the batch size of their input down (`x.view(batch, ...)`) and use it after the point where other
+features are put in. They have to be run on as many images as there are features; to compute the trunk for each of
+those images, which are all the same, would be waste.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Outputs = Mapping[nn.Module, Any]
+
+
+def record_outputs(network: nn.Module, run: Callable[[], object], *, until: Callable[[], bool]) -> dict[nn.Module, Any]:
+    """Return what the outermost modules gave that ran once, and ended before a point of the forward.
+
+    Args:
+        network: Any module.
+        run: Runs it on one image.
+        until: Says whether the point has been passed.
+    """
+    outputs: dict[nn.Module, Any] = {}
+    counts: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, _inputs: object, output: Any) -> None:
+        counts[module] = counts.get(module, 0) + 1
+        if not until():
+            outputs[module] = output
+
+    with ExitStack() as stack:
+        for module in list(network.modules())[1:]:
+            stack.callback(module.register_forward_hook(note).remove)
+        run()
+    once = {module: output for module, output in outputs.items() if counts[module] == 1 and _is_batch(output)}
+    inner = {child for module in once for child in list(module.modules())[1:]}
+    return {module: output for module, output in once.items() if module not in inner}
+
+
+@contextmanager
+def shortcut(outputs: Outputs, batch: int) -> Iterator[None]:
+    """Let modules return what was recorded, once per image of a batch, instead of running.
+
+    Args:
+        outputs: What `record_outputs` gave for one image.
+        batch: Number of images.
+    """
+    try:
+        for module, output in outputs.items():
+            module.forward = _answer(output, batch)
+        yield
+    finally:
+        for module in outputs:
+            del module.forward
+
+
+def _answer(output: Any, batch: int) -> Callable[..., Any]:
+    repeated = torch.utils._pytree.tree_map_only(Tensor, lambda part: part.expand(batch, *part.shape[1:]), output)  # noqa: SLF001
+    return lambda *_args, **_options: repeated
+
+
+def _is_batch(output: Any) -> bool:
+    """Return whether all that a module gave is tensors of a batch of one."""
+    leaves = torch.utils._pytree.tree_leaves(output)  # noqa: SLF001
+    return bool(leaves) and all(isinstance(leaf, Tensor) and leaf.ndim > 1 and leaf.shape[0] == 1 for leaf in leaves)
