@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from softcam.backbones import create_black_box
@@ -16,7 +17,7 @@ from softcam.bundle.describe import describe
 from softcam.bundle.weights import WEIGHTS_NAME, collect_weights, fill, fingerprint, read_weights, refuse_pickle
 from softcam.errors import BundleError, UnsupportedModelError
 from softcam.files import atomic_folder, write_atomic
-from softcam.nn import ConversionReport, SoftCAM, convert
+from softcam.nn import ConversionReport, Features, SoftCAM, convert
 
 Task = Literal["multiclass", "multilabel"]
 FILES = frozenset({WEIGHTS_NAME, CONFIG_NAME, CARD_NAME})
@@ -82,11 +83,17 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> SoftCAM:
     """
     config, weights = _read(path, kind="softcam", other="load_black_box")
     network = _build(config) if model is None else model
+    report = None if config.conversion is None else ConversionReport.from_dict(config.conversion)
     converted = convert(
-        network, num_classes=len(config.classes), multi_label=config.task == "multilabel", certify=False
+        network,
+        num_classes=len(config.classes),
+        images=None if report is None else _probe_images(network, report, whole=config.architecture is None),
+        multi_label=config.task == "multilabel",
+        certify=False,
+        **({} if report is None else report.arguments),
     )
-    if config.conversion is not None:
-        _restore(converted, ConversionReport.from_dict(config.conversion))
+    if report is not None:
+        _restore(converted, report)
     fill(converted, weights)
     return converted.eval()
 
@@ -137,6 +144,19 @@ def _build(config: BundleConfig) -> nn.Module:
         raise BundleError(f"Expected `architecture` to be one that can be built, but {name!r}: {error}") from error
 
 
+def _probe_images(network: nn.Module, report: ConversionReport, *, whole: bool) -> Tensor | None:
+    """Return an image on which the conversion is repeated; None for the architecture's own default size.
+
+    What softcam builds itself has a default size. A module of the user's own, signals and volumes have none.
+    """
+    if not whole and len(report.input_size) == 2:
+        return None
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    channels = 3 if first is None else first.in_channels
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, channels, *report.input_size, generator=generator)
+
+
 def _restore(model: SoftCAM, report: ConversionReport) -> None:
     """Give back what no tensor holds: how the features lie, the dropout and the report; refuse another trunk."""
     new = model.conversion
@@ -147,7 +167,8 @@ def _restore(model: SoftCAM, report: ConversionReport) -> None:
             f"says, but the architecture gives {new.grid} of {new.channels} under {new.head!r}. "
             "Build the black box as it was before conversion and call load(path, model=black_box)."
         )
-    model.features.layout = report.layout  # type: ignore[assignment]
+    if isinstance(model.features, Features):
+        model.features.layout = report.layout  # type: ignore[assignment]
     model.head.dropout = report.dropout
     model.conversion = report
 

@@ -235,7 +235,8 @@ class Predictor:
             return self.model.evidence(images)
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             features = self.model.forward_features(images)
-        logits, maps = self._exact_head.evidence(features.double())
+        exact = tuple(part.double() for part in features) if isinstance(features, tuple) else features.double()
+        logits, maps = self._exact_head.evidence(exact)
         return Evidence(logits, maps, self.model.multi_label)
 
 
