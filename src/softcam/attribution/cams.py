@@ -1,4 +1,4 @@
-"""Grad-CAM and LayerCAM through the grad-cam library, as raw maps at the layer's own resolution."""
+"""Class activation maps by gradients, through the grad-cam library, as raw maps at the layer's own resolution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softcam.attribution.layers import find_target_layer
 from softcam.attribution.libraries import load_library
 
 
-def grad_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+def grad_cam(model: nn.Module, images: Tensor, target: Tensor, *, layer: str | None = None) -> Tensor:
     """Return Grad-CAM maps (N, h, w): relu of the features weighted by their spatially averaged gradients.
 
     `map = relu(sum_d mean_xy(d logit / d feature_d) * feature_d)` at the layer that `find_target_layer` names. The
@@ -22,6 +22,7 @@ def grad_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         model: Any module with a spatial layer.
         images: Images (N, C, H, W) as the model expects them.
         target: Class indices (N,).
+        layer: Dotted name of the module whose output is weighed; default: what `find_target_layer` names.
 
     Returns:
         Maps (N, h, w), not negative, float32.
@@ -33,10 +34,10 @@ def grad_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     Reference:
         Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
     """
-    return _run("GradCAM", model, images, target)
+    return _run("GradCAM", model, images, target, layer)
 
 
-def layer_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+def layer_cam(model: nn.Module, images: Tensor, target: Tensor, *, layer: str | None = None) -> Tensor:
     """Return LayerCAM maps (N, h, w): relu of the features weighted by their positive gradients, cell by cell.
 
     `map = relu(sum_d relu(d logit / d feature_d) * feature_d)`, neither scaled nor resized (see `grad_cam`).
@@ -45,6 +46,7 @@ def layer_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         model: Any module with a spatial layer.
         images: Images (N, C, H, W) as the model expects them.
         target: Class indices (N,).
+        layer: Dotted name of the module whose output is weighed; default: what `find_target_layer` names.
 
     Returns:
         Maps (N, h, w), not negative, float32.
@@ -56,13 +58,61 @@ def layer_cam(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     Reference:
         Jiang et al., "LayerCAM", IEEE TIP 2021, equations 6 to 8.
     """
-    return _run("LayerCAM", model, images, target)
+    return _run("LayerCAM", model, images, target, layer)
 
 
-def _run(name: str, model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+def grad_cam_plus_plus(model: nn.Module, images: Tensor, target: Tensor, *, layer: str | None = None) -> Tensor:
+    """Return Grad-CAM++ maps (N, h, w): features weighted by sums of their positive gradients, each by its own share.
+
+    Neither scaled nor resized (see `grad_cam`).
+
+    Args:
+        model: Any module with a spatial layer.
+        images: Images (N, C, H, W) as the model expects them.
+        target: Class indices (N,).
+        layer: Dotted name of the module whose output is weighed; default: what `find_target_layer` names.
+
+    Returns:
+        Maps (N, h, w), not negative, float32.
+
+    Raises:
+        MissingExtraError: If the grad-cam library is not installed.
+        UnsupportedModelError: If the model has no spatial layer.
+
+    Reference:
+        Chattopadhay et al., "Grad-CAM++", WACV 2018, equation 19.
+    """
+    return _run("GradCAMPlusPlus", model, images, target, layer)
+
+
+def hires_cam(model: nn.Module, images: Tensor, target: Tensor, *, layer: str | None = None) -> Tensor:
+    """Return HiResCAM maps (N, h, w): relu of the features times their gradients, summed over channels.
+
+    `map = relu(sum_d (d logit / d feature_d) * feature_d)`, neither scaled nor resized (see `grad_cam`).
+
+    Args:
+        model: Any module with a spatial layer.
+        images: Images (N, C, H, W) as the model expects them.
+        target: Class indices (N,).
+        layer: Dotted name of the module whose output is weighed; default: what `find_target_layer` names.
+
+    Returns:
+        Maps (N, h, w), not negative, float32.
+
+    Raises:
+        MissingExtraError: If the grad-cam library is not installed.
+        UnsupportedModelError: If the model has no spatial layer.
+
+    Reference:
+        Draelos & Carin, "Use HiResCAM instead of Grad-CAM", 2020, equation 3.
+    """
+    return _run("HiResCAM", model, images, target, layer)
+
+
+def _run(name: str, model: nn.Module, images: Tensor, target: Tensor, at: str | None) -> Tensor:
     library = load_library("pytorch_grad_cam", package="grad-cam")
     targets_module = load_library("pytorch_grad_cam.utils.model_targets", package="grad-cam")
-    layer = model.get_submodule(find_target_layer(model, images))
+    layer = _find_layer(model, images, at)
     # Cloned because a later in-place ReLU would overwrite the features that the library keeps by reference.
     cam = getattr(library, name)(model, [layer], reshape_transform=torch.clone)
     try:
@@ -70,6 +120,13 @@ def _run(name: str, model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         return _raw_map(cam, layer, images.detach().clone().requires_grad_(), targets)
     finally:
         cam.activations_and_grads.release()
+
+
+def _find_layer(model: nn.Module, images: Tensor, name: str | None) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if name is not None and name not in modules:
+        raise ValueError(f"Expected `layer` to name a module of the model, but got {name!r}.")
+    return modules[find_target_layer(model, images) if name is None else name]
 
 
 def _raw_map(cam: Any, layer: nn.Module, images: Tensor, targets: list[Any]) -> Tensor:

@@ -10,14 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from softcam.attribution.cams import grad_cam, layer_cam
+from softcam.attribution.cams import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam
 from softcam.attribution.evidence import evidence_map, evidence_margin
 from softcam.attribution.floors import random_map
 from softcam.attribution.gradients import guided_backprop, integrated_gradients
 from softcam.attribution.state import borrowed, checked_output
 from softcam.errors import RunError
 
-Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Run = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ class Method:
     Args:
         name: The key in `METHODS`.
         title: The name as a figure or table shows it.
-        run: Maps (model, images (N, C, H, W), target (N,)) to maps (N, h, w).
+        run: Maps (model, images (N, C, H, W), target (N,)) to maps (N, h, w); takes `layer=` if `at_layer`.
         cost: `forward` (at most one forward pass), `gradient` (one forward and backward), `many` (dozens of them).
         needs_softcam: Whether the model must be a SoftCAM.
         reference: Where the method was published.
         notes: What limits the comparison, in one or two sentences.
+        at_layer: Whether the method looks at one layer, which can be chosen.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Method:
     needs_softcam: bool
     reference: str
     notes: str = ""
+    at_layer: bool = False
 
 
 _ALL = (
@@ -58,11 +60,26 @@ _ALL = (
         "grad_cam", "Grad-CAM", grad_cam, "gradient", needs_softcam=False,
         reference="Selvaraju et al., ICCV 2017",
         notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+        at_layer=True,
     ),
     Method(
         "layer_cam", "LayerCAM", layer_cam, "gradient", needs_softcam=False,
         reference="Jiang et al., IEEE TIP 2021",
         notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+        at_layer=True,
+    ),
+    Method(
+        "grad_cam_plus_plus", "Grad-CAM++", grad_cam_plus_plus, "gradient", needs_softcam=False,
+        reference="Chattopadhay et al., WACV 2018",
+        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+        at_layer=True,
+    ),
+    Method(
+        "hires_cam", "HiResCAM", hires_cam, "gradient", needs_softcam=False,
+        reference="Draelos & Carin, 2020",
+        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing. With "
+        "mean pooling and a linear classifier right after that layer it is CAM without the bias.",
+        at_layer=True,
     ),
     Method(
         "integrated_gradients", "Integrated Gradients", integrated_gradients, "many", needs_softcam=False,
@@ -108,7 +125,7 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor, *, layer: str | None = None) -> Tensor:
     """Return one map per image that says where a method sees reasons for the image's target class.
 
     Maps are raw: their unit, sign and grid are the method's own. The model runs in evaluation mode and is given back
@@ -119,6 +136,7 @@ def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor) -> 
         model: Maps images to logits (N, K).
         images: Images (N, C, H, W), floating point and finite, as the model expects them.
         target: Class indices (N,), an integer type.
+        layer: Dotted name of the module that a class activation method looks at; default: the last spatial layer.
 
     Returns:
         Maps (N, h, w), float32, detached, on the device of `images`.
@@ -134,8 +152,11 @@ def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor) -> 
     classes = _check_target(target, _check_images(images))
     if not len(images):
         raise ValueError("Expected `images` to hold at least one image, but got none.")
+    if layer is not None and not chosen.at_layer:
+        raise ValueError(f"Expected no `layer` for {method!r}, which looks at none, but got {layer!r}.")
+    options = {} if layer is None else {"layer": layer}
     with borrowed(model), checked_output(model, classes), torch.inference_mode(mode=False), torch.enable_grad():
-        maps = chosen.run(model, images, classes).detach()
+        maps = chosen.run(model, images, classes, **options).detach()
     unusable = int((~maps.flatten(1).isfinite().all(dim=1)).sum())
     if unusable:
         raise RunError(f"Expected finite maps from {method!r}, but {unusable} of {len(maps)} hold NaN or infinity.")

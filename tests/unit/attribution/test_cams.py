@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from softcam.attribution.cams import grad_cam, layer_cam
+from softcam.attribution.cams import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam
 
 pytest.importorskip("pytorch_grad_cam")
 
@@ -64,6 +64,26 @@ def test_layer_cam_equals_a_float64_reference() -> None:
     expected = (gradient.relu() * features).sum(1).relu()
     assert expected.max() > 0
     torch.testing.assert_close(layer_cam(model, images(), target), expected.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_hires_cam_equals_a_float64_reference() -> None:
+    model, target = Net(), torch.tensor([1, 2])
+    features, gradient = gradients(model, images(), target)
+    expected = (gradient * features).sum(1).relu()
+    assert expected.max() > 0
+    torch.testing.assert_close(hires_cam(model, images(), target), expected.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_grad_cam_plus_plus_equals_a_float64_reference() -> None:
+    model, target = Net(), torch.tensor([0, 2])
+    features, gradient = gradients(model, images(), target)
+    total = features.sum((-2, -1), keepdim=True)
+    share = gradient.square() / (2 * gradient.square() + total * gradient**3 + 1e-6)
+    weights = (gradient.relu() * share.where(gradient != 0, 0.0)).sum((-2, -1), keepdim=True)
+    expected = (weights * features).sum(1).relu()
+    assert expected.max() > 0
+    found = grad_cam_plus_plus(model, images(), target)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_later_in_place_activation_does_not_change_the_features() -> None:

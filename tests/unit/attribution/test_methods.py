@@ -19,6 +19,8 @@ def test_names_are_the_agreed_ones() -> None:
         "evidence",
         "evidence_margin",
         "grad_cam",
+        "grad_cam_plus_plus",
+        "hires_cam",
         "layer_cam",
         "integrated_gradients",
         "guided_backprop",
@@ -81,3 +83,22 @@ def test_gradients_are_found_inside_guards(guard: type) -> None:
         torch.testing.assert_close(
             attribute("grad_cam", MODEL, IMAGES.clone(), TARGET), attribute("grad_cam", MODEL, IMAGES, TARGET)
         )
+
+
+def test_a_layer_can_be_chosen() -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    deeper = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    early = attribute("hires_cam", deeper, IMAGES, TARGET, layer="1")
+    assert early.shape == (2, 6, 6)
+    assert attribute("hires_cam", deeper, IMAGES, TARGET).shape == (2, 2, 2)
+
+
+def test_an_unknown_layer_is_refused() -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    with pytest.raises(ValueError, match="Expected `layer` to name a module of the model, but got 'nowhere'"):
+        attribute("grad_cam", MODEL, IMAGES, TARGET, layer="nowhere")
+
+
+def test_a_layer_for_a_method_without_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="Expected no `layer` for 'random'"):
+        attribute("random", MODEL, IMAGES, TARGET, layer="0")
