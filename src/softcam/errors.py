@@ -29,6 +29,10 @@ class BundleError(SoftCAMError):
     """A model folder that is incomplete, damaged, unsafe or made for something else."""
 
 
+class ExportError(SoftCAMError):
+    """A model that cannot be exported, or an exported file that is damaged or differs from its model."""
+
+
 class RecipeError(SoftCAMError):
     """A training recipe with an unknown key or a value out of range."""
 

@@ -67,6 +67,34 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
+@contextmanager
+def atomic_files(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` for files that belong together; on success they move beside `path`.
+
+    The one named as `path` moves last, so that who sees it finds the others. On failure nothing is left behind;
+    subfolders are never kept.
+
+    Args:
+        path: The final name of the file that refers to the others. Its folder is created if needed.
+
+    Yields:
+        A folder in which the caller writes files under their final names.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    folder.mkdir()
+    try:
+        yield folder
+        files = sorted((file for file in folder.iterdir() if file.is_file()), key=lambda file: file.name == path.name)
+        for file in files:
+            _flush(file)
+        for file in files:
+            file.replace(path.with_name(file.name))
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def digest_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as stream:

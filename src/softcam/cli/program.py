@@ -10,7 +10,7 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from softcam._version import __version__
-from softcam.cli import convert, data, demo, evaluate, explain, models, train
+from softcam.cli import convert, data, demo, evaluate, explain, export, models, train
 from softcam.cli.parsing import HelpFormatter, create_command
 from softcam.errors import SoftCAMError
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "evaluate": evaluate,
     "explain": explain,
+    "export": export,
     "data": data,
     "models": models,
 }
