@@ -1,5 +1,6 @@
 """The method: features, class evidence layer, evidence and penalties. Needs torch and nothing else."""
 
+from softcam.nn.build import HeadChoice
 from softcam.nn.convert import convert, input_shape
 from softcam.nn.evidence import Evidence
 from softcam.nn.features import Features, TimmFeatures, WatchedFeatures
@@ -25,6 +26,7 @@ __all__ = [
     "EvidenceHead",
     "EvidenceModule",
     "Features",
+    "HeadChoice",
     "LinearEvidence",
     "NormEvidence",
     "PointwiseEvidence",

@@ -141,6 +141,8 @@ def _build_plain(split: Split, num_classes: int, layers: int) -> Built:
 
 
 def _build_copy(split: Split, verdict: Verdict, head: HeadChoice) -> Built:
+    if verdict.form == "other" and head == "linear":
+        raise _cannot(verdict.found, "No single 1x1 convolution comes close: leave `head` out for a copy of its layers")
     if verdict.form != "other" and head != "pointwise":
         copied: EvidenceHead = build_head(split, verdict)
         notes = (*_norm_notes(split), f"copied where all cells are alike; {RETRAIN}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -24,8 +25,8 @@ from softcam.nn.split import Split
 TOLERANCE = 1e-9
 """Relative; float64 rounding of a head stays near 1e-15, the smallest nonlinearity that was met is near 1e-3."""
 
-BLOCK = 256
-"""Channels that are folded at once; all of them take as much memory as a small network."""
+BLOCK = 2**24
+"""Values of the features that a head is called on at once, 128 MiB; some hold several times as much inside."""
 
 Form = Literal["affine", "norm", "other"]
 
@@ -149,18 +150,27 @@ def _fold(split: Split, layout: Layout) -> tuple[Tensor, Tensor]:
     channels, device = split.channels(layout), split.example.device
     bias = split.head(at_positions(torch.zeros(1, channels, dtype=torch.float64, device=device), split, layout))[0]
     weight = torch.empty(len(bias), channels, dtype=torch.float64, device=device)
-    for start in range(0, channels, BLOCK):
-        columns = torch.arange(start, min(start + BLOCK, channels), device=device)
+    for columns in _blocks(channels, split):
         rows = nn.functional.one_hot(columns, channels).double()
         weight[:, columns] = (split.head(at_positions(rows, split, layout)) - bias).T
     return weight, bias.clone()
 
 
+def _blocks(count: int, split: Split) -> Iterator[Tensor]:
+    """Yield the indices below `count`, as many at once as the head may be called on."""
+    most = max(1, BLOCK // prod(split.shape[1:]))
+    for start in range(0, count, most):
+        yield torch.arange(start, min(start + most, count), device=split.example.device)
+
+
 def _fold_maximum(split: Split, layout: Layout, bias: Tensor) -> Tensor:
     """Return the weight (K, D) of the maxima, from features of mean zero with one peak."""
-    features = _peaks(split, layout)
-    peak = features.amax(tuple(range(1, features.ndim)))
-    return ((split.head(features) - bias) / peak[:, None]).T.contiguous()
+    channels = split.channels(layout)
+    weight = torch.empty(len(bias), channels, dtype=torch.float64, device=bias.device)
+    for columns in _blocks(channels, split):
+        features = _peaks(columns, split, layout)
+        weight[:, columns] = ((split.head(features) - bias) / features.max()).T
+    return weight
 
 
 def _fold_norm(split: Split, verdict: Verdict) -> tuple[Tensor, Tensor]:
@@ -223,14 +233,16 @@ def _jacobian_at_zero(split: Split, layout: Layout) -> tuple[Tensor, Tensor]:
     channels = split.channels(layout)
     with torch.no_grad():
         zero = torch.zeros(1, channels, dtype=torch.float64, device=split.example.device)
-        classes = split.head(at_positions(zero, split, layout)).shape[1]
-    with torch.enable_grad():
-        rows = zero.repeat(classes, 1).requires_grad_()
-        logits = split.head(at_positions(rows, split, layout))
-        if not logits.requires_grad:
-            return zero.new_zeros(classes, channels), logits[0]
-        (jacobian,) = torch.autograd.grad(logits.diagonal().sum(), rows)
-    return jacobian, logits[0].detach()
+        constant = split.head(at_positions(zero, split, layout))[0].clone()
+    classes = len(constant)
+    jacobian = zero.new_zeros(classes, channels)
+    for block in _blocks(classes, split):
+        with torch.enable_grad():
+            rows = zero.repeat(len(block), 1).requires_grad_()
+            logits = split.head(at_positions(rows, split, layout))
+            if logits.requires_grad:
+                (jacobian[block],) = torch.autograd.grad(logits[:, block].diagonal().sum(), rows)
+    return jacobian, constant
 
 
 def at_positions(rows: Tensor, split: Split, layout: Layout) -> Tensor:
@@ -243,14 +255,14 @@ def at_positions(rows: Tensor, split: Split, layout: Layout) -> Tensor:
     return rows.expand(sizes)
 
 
-def _peaks(split: Split, layout: Layout) -> Tensor:
-    """Return D feature maps; in map d, channel d has its maximum at one position and the mean zero."""
+def _peaks(columns: Tensor, split: Split, layout: Layout) -> Tensor:
+    """Return one feature map per channel of `columns`, in which that channel has one peak and the mean zero."""
     channels = split.channels(layout)
     positions = position_dims(layout)
-    grid = torch.full([split.shape[dim] for dim in positions], -1.0, dtype=torch.float64, device=split.example.device)
+    grid = torch.full([split.shape[dim] for dim in positions], -1.0, dtype=torch.float64, device=columns.device)
     grid.view(-1)[0] += grid.numel()
-    identity = torch.eye(channels, dtype=torch.float64, device=grid.device)
-    features = identity.reshape(channels, channels, *[1] * grid.ndim) * grid
+    rows = nn.functional.one_hot(columns, channels).double()
+    features = rows.reshape(*rows.shape, *[1] * grid.ndim) * grid
     return features if channel_dim(layout) == 1 else features.movedim(1, -1)
 
 

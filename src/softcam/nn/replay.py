@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from softcam.errors import UnsupportedModelError
 from softcam.nn.modes import evaluating
 
+EXAMPLE_SIZE = 32
+"""Pixels a side of an image that only drives what is skipped: enough for five halvings."""
+
 
 class _Reached(Exception):  # noqa: N818 - a signal, not an error
     """Raised inside a forward to end it once the wanted activation is known."""
@@ -113,29 +116,38 @@ def run_logits(network: nn.Module, images: Tensor, classifier: str | None) -> An
     return outputs[-1]
 
 
-def check_cut(model: nn.Module, name: str, images: Tensor, *, tolerance: float = 1e-4) -> None:
+def check_cut(model: nn.Module, name: str, images: Tensor, *, tolerance: float = 1e-4) -> Tensor:
     """Raise unless everything after submodule `name` depends on the image through that module alone.
 
     Args:
         model: A module whose output is a tensor.
         name: Dotted name of the submodule.
-        images: A few images (N, C, H, W) of the size that will be used.
+        images: A few images (N, C, *size) of the size that will be used.
         tolerance: Largest accepted difference relative to the largest absolute output.
+
+    Returns:
+        An empty image that drives the skipped part in `run_from`: 32 pixels a side, or of the full size where the
+        network takes no other.
 
     Raises:
         ValueError: If the output differs, or if the network does not run, with the activations put in.
     """
-    try:
-        with evaluating(model), torch.no_grad():
-            whole = model(images)
-            activations = run_until(model, name, images)
-            halves = run_from(model, name, activations, images[:1, :, :32, :32])
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"Expected {name!r} to be the only way through the network, but {error}") from error
-    if halves.shape != whole.shape or not torch.allclose(
-        halves, whole, rtol=0, atol=tolerance * float(whole.abs().max())
-    ):
-        raise ValueError(
-            f"Expected {name!r} to be the only way through the network, but later layers also see earlier ones. "
-            "Choose the output of a whole stage."
-        )
+    with evaluating(model), torch.no_grad():
+        whole = model(images)
+        activations = run_until(model, name, images)
+        reason = "later layers also see earlier ones. Choose the output of a whole stage."
+        for example in _list_examples(images):
+            try:
+                halves = run_from(model, name, activations, example)
+            except (RuntimeError, AssertionError, ValueError) as error:
+                reason = str(error)
+                continue
+            if halves.shape == whole.shape and (halves - whole).abs().max() <= tolerance * whole.abs().max():
+                return example
+    raise ValueError(f"Expected {name!r} to be the only way through the network, but {reason}")
+
+
+def _list_examples(images: Tensor) -> tuple[Tensor, ...]:
+    size = images.shape[2:]
+    small = [min(EXAMPLE_SIZE, extent) for extent in size]
+    return tuple(images.new_zeros(1, images.shape[1], *extents) for extents in (small, size))

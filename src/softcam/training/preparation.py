@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from softcam.backbones import create_black_box, default_preprocessing
-from softcam.bundle import fingerprint
+from softcam.backbones import Weights, create_black_box, default_preprocessing
+from softcam.bundle import find_bundle, fingerprint, load, load_black_box, read_config
 from softcam.data import ImageDataset, Manifest, read_manifest
 from softcam.data.sources import SOURCES, prepare_source
-from softcam.errors import RecipeError
+from softcam.errors import RecipeError, SoftCAMWarning
 from softcam.imaging import Preprocessing
-from softcam.nn import convert
+from softcam.nn import SoftCAM, convert
 from softcam.training.cache import CachePlan, Features, Report, cache_features, cache_key
-from softcam.training.recipe import Recipe
+from softcam.training.recipe import ModelRecipe, Recipe
 
 
 def load_manifest(recipe: Recipe, out: Path) -> Manifest:
@@ -76,22 +77,75 @@ def create_start(recipe: Recipe, manifest: Manifest, images: Tensor) -> Start:
         images: A few images (N, C, H, W), on which a conversion is measured.
 
     Raises:
-        UnsupportedModelError: If the backbone is unknown or its head cannot be converted exactly.
+        UnsupportedModelError: If the backbone is unknown or cannot be converted as the recipe asks.
+        BundleError: If the weights' folder is no bundle, or one of another backbone.
+        RecipeError: If that bundle has other classes, or is a SoftCAM model where the recipe asks for something else.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
-        settings = recipe.model
-        black_box = create_black_box(
-            settings.backbone, num_classes=len(manifest.classes), weights=settings.weights, **settings.arguments
+        begin = _continue if _is_softcam(recipe.model.folder) else _begin
+        start = begin(recipe, manifest, images)
+    return replace(start, model=start.model.to(memory_format=torch.channels_last))
+
+
+def _begin(recipe: Recipe, manifest: Manifest, images: Tensor) -> Start:
+    """Return a black box, or the SoftCAM model that is converted from it."""
+    settings, num_classes = recipe.model, len(manifest.classes)
+    black_box = _create_black_box(settings, num_classes)
+    mark = fingerprint(black_box)
+    if settings.renews_head:
+        _renew_head(black_box, num_classes)
+    return Start(black_box if settings.kind == "black_box" else _convert(black_box, recipe, manifest, images), mark)
+
+
+def _is_softcam(folder: str | None) -> bool:
+    return folder is not None and read_config(find_bundle(folder)).kind == "softcam"
+
+
+def _create_black_box(settings: ModelRecipe, num_classes: int) -> nn.Module:
+    def create(weights: Weights) -> nn.Module:
+        return create_black_box(settings.backbone, num_classes=num_classes, weights=weights, **settings.arguments)
+
+    if settings.folder is None:
+        return create("none" if settings.weights == "none" else "pretrained")
+    return load_black_box(find_bundle(settings.folder), model=create("none"))
+
+
+def _continue(recipe: Recipe, manifest: Manifest, _images: Tensor) -> Start:
+    """Return the SoftCAM model of a bundle, to be trained on."""
+    path = find_bundle(str(recipe.model.folder))
+    settings = ModelRecipe(backbone=recipe.model.backbone, weights=recipe.model.weights)
+    if recipe.model != settings:
+        raise RecipeError(
+            "Expected `model` to have nothing beside `backbone` and `weights`, since the weights are those of a "
+            "SoftCAM model, whose form is decided. Start from its black box to change it."
         )
-        mark = fingerprint(black_box)
-        if settings.new_head:
-            _renew_head(black_box, len(manifest.classes))
-    if settings.kind == "softcam":
-        model: nn.Module = convert(black_box.eval(), images=images, multi_label=manifest.task == "multilabel")
-    else:
-        model = black_box
-    return Start(model.to(memory_format=torch.channels_last), mark)
+    classes = read_config(path).classes
+    if tuple(classes) != tuple(manifest.classes):
+        raise RecipeError(f"Expected a bundle with the classes of the data, but got {classes}. Convert it again.")
+    model = load(path)
+    return Start(model, fingerprint(model))
+
+
+def _convert(black_box: nn.Module, recipe: Recipe, manifest: Manifest, images: Tensor) -> SoftCAM:
+    settings = recipe.model
+    # A single convolution is no copy of a head with hidden layers: it has to be a new one.
+    is_new = settings.head == "linear" and settings.renews_head
+    model = convert(
+        black_box.eval(),
+        images=images,
+        num_classes=len(manifest.classes) if is_new else None,
+        multi_label=manifest.task == "multilabel",
+        **settings.conversion(),
+    )
+    if not (model.conversion.exact or is_new or settings.at or settings.map_stride):
+        notes = "; ".join(model.conversion.notes)
+        warnings.warn(
+            f"Expected {settings.backbone} to keep its logits, but its head cannot: {notes}. It is trained from there.",
+            SoftCAMWarning,
+            stacklevel=2,
+        )
+    return model
 
 
 def _renew_head(black_box: nn.Module, num_classes: int) -> None:
@@ -150,5 +204,8 @@ def prepare_features(
 def _cache_part(recipe: Recipe, split: str) -> dict[str, object]:
     # Validation images are neither augmented nor drawn.
     values = recipe.to_dict()
-    part: dict[str, object] = {"backbone": values["model"]["backbone"], "arguments": values["model"]["arguments"]}
+    shaping = ("backbone", "arguments", "map_stride")
+    part: dict[str, object] = {name: values["model"][name] for name in shaping if values["model"][name] is not None}
+    if recipe.model.kind == "black_box":
+        part.pop("map_stride", None)  # by dilation of the trunk, which only a SoftCAM model has
     return part | ({"seed": recipe.seed, "augmentation": values["data"]["augmentation"]} if split == "train" else {})

@@ -15,6 +15,7 @@ import yaml
 from softcam.data import Augmentation
 from softcam.data.sources import SOURCES
 from softcam.errors import RecipeError
+from softcam.nn import HeadChoice
 from softcam.training.values import above_zero, at_least, build, plain, require
 
 
@@ -57,17 +58,54 @@ class ModelRecipe:
     Args:
         kind: `softcam` for the self-explainable model, `black_box` for its twin; both start from the same weights.
         backbone: Name as in `softcam.backbones`, such as `timm:resnet50`.
-        weights: `pretrained` or `none` (random, by the recipe's seed).
-        new_head: Whether the classifier starts from small random weights; if not, it is what the library gives, which
-            are pretrained weights where the number of classes is theirs.
+        weights: `pretrained`, `none` (random, by the recipe's seed), or the folder of a bundle or a finished run to go
+            on from: a black box of that backbone, or a SoftCAM model, whose form then stays as it is. In a recipe
+            file, a relative path starts at that file.
+        new_head: Whether the classifier starts from small random weights rather than from what the library or the
+            bundle gives; by default it does, unless `weights` is a folder.
         arguments: Further arguments of the backbone's constructor.
+        exact: Whether to refuse a backbone whose logits no evidence maps can keep; by default its head is copied to
+            every cell, with a warning, and the training makes up for it.
+        head: Form of the class evidence layer, as `softcam.convert` takes it.
+        map_stride: Input pixels per cell, for finer maps by dilation; by default the backbone's own.
+        at: Strides or names of modules after which the class evidence layers sit, one or several; by default where
+            the backbone pools.
+        layers: Number of 1x1 layers of a class evidence layer that `at` names; by default 2 before the last stage.
     """
 
     kind: Literal["softcam", "black_box"] = "softcam"
     backbone: str = "timm:tf_efficientnet_lite0"
-    weights: Literal["pretrained", "none"] = "pretrained"
-    new_head: bool = True
+    weights: str = "pretrained"
+    new_head: bool | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = False
+    head: HeadChoice = "auto"
+    map_stride: int | None = None
+    at: tuple[int | str, ...] = ()
+    layers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require(self.map_stride is None or self.map_stride >= 1, "model.map_stride", ">= 1", self.map_stride)
+        places = all(isinstance(place, str) or place >= 1 for place in self.at)
+        require(places, "model.at", "strides >= 1 or names of modules", self.at)
+        require(self.layers is None or self.layers >= 1, "model.layers", ">= 1", self.layers)
+        require(self.layers is None or bool(self.at), "model.layers", "given together with model.at", self.layers)
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that the weights come from, if they do."""
+        return None if self.weights in ("pretrained", "none") else self.weights
+
+    @property
+    def renews_head(self) -> bool:
+        """Whether the classifier starts from small random weights."""
+        return self.folder is None if self.new_head is None else self.new_head
+
+    def conversion(self) -> dict[str, Any]:
+        """Return the arguments of `softcam.nn.convert` that shape the class evidence layer."""
+        values = {"exact": self.exact, "head": self.head, "map_stride": self.map_stride}
+        return values | {"at": self.at or None, "layers": self.layers}
 
 
 @dataclass(frozen=True)
@@ -334,8 +372,7 @@ def read_recipe(source: str | Path) -> Recipe:
     if not path.is_file():
         names = ", ".join(list_recipes())
         raise RecipeError(f"Expected a recipe file or one of {names}, but got {str(source)!r}.")
-    recipe = _parse(path.read_text(encoding="utf-8"), path.stem)
-    return recipe if recipe.data.source in SOURCES else _anchored(recipe, path.parent)
+    return _anchored(_parse(path.read_text(encoding="utf-8"), path.stem), path.parent)
 
 
 def _parse(text: str, name: str) -> Recipe:
@@ -349,5 +386,9 @@ def _parse(text: str, name: str) -> Recipe:
 
 
 def _anchored(recipe: Recipe, folder: Path) -> Recipe:
-    source = str((folder / recipe.data.source).resolve())
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source=source))
+    data, model = recipe.data, recipe.model
+    if data.source not in SOURCES:
+        data = dataclasses.replace(data, source=str((folder / data.source).resolve()))
+    if model.folder is not None:
+        model = dataclasses.replace(model, weights=str((folder / model.folder).resolve()))
+    return dataclasses.replace(recipe, data=data, model=model)

@@ -75,7 +75,7 @@ def train(
         RunError: If `out` holds a run of another recipe or of other data, or the loss is not finite.
         RecipeError: If the recipe does not fit the backbone.
         ManifestError: If anything in the table of images is wrong.
-        UnsupportedModelError: If the backbone is unknown or cannot be converted exactly.
+        UnsupportedModelError: If the backbone is unknown or cannot be converted as the recipe asks.
         KeyboardInterrupt: If interrupted; the last whole epoch is kept.
     """
     out = Path(out)

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from softcam.errors import RunError
 from softcam.nn import check_cut, evaluating, resolve_module, run_from, run_until
 
-EXAMPLE_SIZE = 32
-
 
 @dataclass(frozen=True)
 class Trunk:
@@ -21,7 +19,7 @@ class Trunk:
         name: The submodule, named as in the black box.
         modules: The modules that act within the trunk only; to be kept in eval mode.
         parameters: Their parameters, which are frozen.
-        example: A tiny image (1, C, 32, 32) that drives the trunk where its output is replaced.
+        example: A tiny image (1, C, h, w) that drives the trunk where its output is replaced.
     """
 
     name: str
@@ -47,10 +45,9 @@ def find_trunk(model: nn.Module, name: str, images: Tensor) -> Trunk:
         2
     """
     try:
-        check_cut(model, name, images)
+        example = check_cut(model, name, images)
     except ValueError as error:
         raise RunError(f"Expected `stages.trunk` to cut the network in two, but {error}") from error
-    example = torch.zeros(1, images.shape[1], EXAMPLE_SIZE, EXAMPLE_SIZE, device=images.device)
     with evaluating(model):
         used = _tail_parameters(model, name, images[:1], example)
         skipped = _skipped_modules(model, name, images[:1])

@@ -50,7 +50,7 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         choices = [item for item in arguments if item is not type(None)]
-        return None if value is None else _convert(choices[0], value, where=where)
+        return None if value is None else _convert(_choose(choices, value), value, where=where)
     if origin is Literal:
         require(value in arguments, where, f"one of {', '.join(map(str, arguments))}", value)
         return value
@@ -60,6 +60,11 @@ def _convert(hint: Any, value: Any, *, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, cast("type", hint)) else build(cast("type[Any]", hint), value, where=where)
     return _convert_scalar(origin or hint, value, where=where)
+
+
+def _choose(choices: list[Any], value: Any) -> Any:
+    """Return the type of a union that a value already has, else the first, whose name a message then gives."""
+    return next((item for item in choices if type(value) is item), choices[0])
 
 
 def _convert_scalar(kind: Any, value: Any, *, where: str) -> Any:

@@ -146,15 +146,26 @@ def test_the_tolerance_decides() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, AssertionError])
-def test_a_network_that_needs_its_own_image_size_is_refused(error: type[Exception]) -> None:
+def test_a_network_that_needs_its_own_image_size_is_driven_with_it(error: type[Exception]) -> None:
     class Strict(Chain):
         def forward(self, images: Tensor) -> Tensor:
             if images.shape[-1] != 48:
                 raise error("only 48 px")
             return super().forward(images)
 
-    with pytest.raises(ValueError, match="Expected 'stem' to be the only way through the network, but only 48 px"):
-        check_cut(Strict(), "stem", torch.randn(1, 3, 48, 48))
+    assert check_cut(Strict(), "stem", torch.randn(2, 3, 40, 48)).shape == (1, 3, 40, 48)
+    assert check_cut(Chain(), "stem", torch.randn(2, 3, 40, 48)).shape == (1, 3, 32, 32)
+
+
+def test_a_network_that_counts_its_images_is_refused_with_its_own_words() -> None:
+    class Single(Chain):
+        def forward(self, images: Tensor) -> Tensor:
+            if len(images) == 1:
+                raise RuntimeError("only pairs")
+            return super().forward(images)
+
+    with pytest.raises(ValueError, match="Expected 'stem' to be the only way through the network, but only pairs"):
+        check_cut(Single(), "stem", torch.randn(2, 3, 48, 48))
 
 
 def test_check_cut_leaves_modes_and_statistics(chain: Chain) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from softcam.bundle import save
 from softcam.data import ImageDataset, Manifest
-from softcam.errors import RecipeError
+from softcam.errors import BundleError, RecipeError, SoftCAMWarning, UnsupportedModelError
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM
 from softcam.training import Recipe
@@ -68,6 +69,78 @@ def test_the_head_is_found_in_other_networks(values: dict[str, Any], manifest: M
             return float(create_start(recipe, manifest, images).model.eval()(images).std())
 
     assert spread(new_head=True) != spread(new_head=False)
+
+
+def test_a_head_that_cannot_be_exact_is_copied_with_a_warning_or_refused(
+    values: dict[str, Any], manifest: Manifest
+) -> None:
+    mobile = {"backbone": "timm:mobilenetv3_small_050"}
+    with pytest.warns(SoftCAMWarning, match="_050 to keep its logits, but its head cannot: the head's"):
+        model = create_start(with_model(values, **mobile), manifest, IMAGES).model
+    assert isinstance(model, SoftCAM)
+    assert (model.conversion.head, model.conversion.exact) == ("pointwise", False)
+    with pytest.raises(UnsupportedModelError, match="Its maps cannot average to the same logits"):
+        create_start(with_model(values, **mobile, exact=True), manifest, IMAGES)
+    linear = create_start(with_model(values, **mobile, head="linear"), manifest, IMAGES).model
+    assert isinstance(linear, SoftCAM)
+    assert linear.conversion.head == "linear"
+
+
+def test_the_evidence_layer_goes_where_the_recipe_says(values: dict[str, Any], manifest: Manifest) -> None:
+    def start(**model: Any) -> SoftCAM:
+        found = create_start(with_model(values, **model), manifest, IMAGES).model
+        assert isinstance(found, SoftCAM)
+        return found
+
+    assert start().conversion.grid == (2, 2)
+    assert start(map_stride=16).conversion.grid == (4, 4)
+    early = start(at=[16])
+    assert (early.conversion.grid, early.conversion.head) == ((4, 4), "pointwise")
+    assert start(at=[16], layers=1).conversion.head == "linear"
+    assert start(at=["blocks.1"]).conversion.places == ("blocks.1",)
+    assert len(start(at=[8, 16]).conversion.places) == 2
+
+
+def test_the_seed_decides_a_new_evidence_layer(values: dict[str, Any], manifest: Manifest) -> None:
+    first, again = (create_start(with_model(values, at=[16]), manifest, IMAGES).model for _ in range(2))
+    state = again.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in first.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"at": [0]}, r"`model\.at` to be strides >= 1"),
+        ({"at": [1.5]}, r"`model\.at\[0\]` to be of type int"),
+        ({"layers": 2}, r"`model\.layers` to be given together with model\.at"),
+        ({"layers": 0, "at": [16]}, r"`model\.layers` to be >= 1"),
+        ({"map_stride": 0}, r"`model\.map_stride` to be >= 1"),
+        ({"head": "round"}, r"`model\.head` to be one of auto"),
+    ],
+)
+def test_a_form_that_cannot_be_is_refused(values: dict[str, Any], model: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        with_model(values, **model)
+
+
+def test_a_run_goes_on_from_a_bundle(values: dict[str, Any], manifest: Manifest, tmp_path: Path) -> None:
+    black_box = create_start(with_model(values, kind="black_box"), manifest, IMAGES).model
+    save(black_box, tmp_path / "box", classes=manifest.classes)
+    start = create_start(with_model(values, weights=str(tmp_path / "box")), manifest, IMAGES)
+    with torch.no_grad():
+        assert torch.allclose(start.model.eval()(IMAGES), black_box.eval()(IMAGES), atol=1e-5)
+    save(start.model, tmp_path / "model", classes=manifest.classes)
+    again = create_start(with_model(values, weights=str(tmp_path / "model")), manifest, IMAGES)
+    with torch.no_grad():
+        assert torch.equal(again.model.eval()(IMAGES), start.model(IMAGES))
+    with pytest.raises(RecipeError, match="nothing beside `backbone` and `weights`"):
+        create_start(with_model(values, weights=str(tmp_path / "model"), at=[16]), manifest, IMAGES)
+    save(start.model, tmp_path / "other", classes=("spot", "dark"))
+    with pytest.raises(RecipeError, match="a bundle with the classes of the data"):
+        create_start(with_model(values, weights=str(tmp_path / "other")), manifest, IMAGES)
+    wrong = with_model(values, weights=str(tmp_path / "box"), backbone="timm:test_resnet")
+    with pytest.raises(BundleError, match="tensors of the model"):
+        create_start(wrong, manifest, IMAGES)
 
 
 def test_the_seed_decides_the_weights(values: dict[str, Any], manifest: Manifest) -> None:
