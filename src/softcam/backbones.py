@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from softcam.errors import MissingExtraError, UnsupportedModelError
 
@@ -57,6 +58,34 @@ def create_black_box(
     return builders[library](model, num_classes=num_classes, pretrained=weights == "pretrained", **arguments)
 
 
+def create_skeleton(name: str, *, num_classes: int | None = None, **arguments: Any) -> nn.Module:
+    """Return a black box without memory for its weights, which are on the meta device.
+
+    Args:
+        name: As `create_black_box` takes it, as the others.
+        num_classes: K.
+        **arguments: Further arguments of the library's builder.
+    """
+    try:
+        with torch.device("meta"):
+            return create_black_box(name, num_classes=num_classes, **arguments)
+    except NotImplementedError:
+        with _WeightsOnMeta():
+            return create_black_box(name, num_classes=num_classes, **arguments)
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Puts weights on the meta device, but not the tensors with which a builder computes (torchvision's RegNet)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
 def default_preprocessing(name: str) -> dict[str, Any]:
     """Return the preprocessing that a named model's pretrained weights expect.
 
@@ -102,8 +131,7 @@ def identify(network: nn.Module, *, num_classes: int) -> Architecture | None:
     shapes = {key: value.shape for key, value in network.state_dict().items()}
     fitting: list[tuple[int, Architecture]] = []
     for architecture in candidates:
-        with torch.device("meta"):
-            rebuilt = create_black_box(architecture.name, num_classes=num_classes, **architecture.arguments)
+        rebuilt = create_skeleton(architecture.name, num_classes=num_classes, **architecture.arguments)
         theirs = {key: value.shape for key, value in rebuilt.state_dict().items()}
         if type(rebuilt) is type(network) and all(theirs.get(key) == shape for key, shape in shapes.items()):
             fitting.append((len(theirs) - len(shapes), architecture))

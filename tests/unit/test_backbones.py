@@ -16,6 +16,7 @@ from softcam.backbones import (
     IMAGENET_STD,
     Architecture,
     create_black_box,
+    create_skeleton,
     default_preprocessing,
     identify,
     load_packaged,
@@ -169,6 +170,7 @@ IDENTIFIED = [
     ("torchvision:shufflenet_v2_x0_5", {}),
     ("torchvision:squeezenet1_1", {}),
     ("torchvision:googlenet", {"transform_input": True}),
+    ("torchvision:regnet_y_400mf", {}),
 ]
 
 
@@ -216,6 +218,14 @@ def test_identification_allocates_nothing_and_draws_nothing() -> None:
     before = torch.get_rng_state()
     identify(network, num_classes=3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["torchvision:regnet_y_128gf", "torchvision:vit_h_14", "timm:vit_huge_patch14_224"])
+def test_a_skeleton_holds_no_weights(name: str) -> None:
+    state = torch.get_rng_state()
+    skeleton = create_skeleton(name, num_classes=3)
+    assert all(parameter.is_meta for parameter in skeleton.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_an_architecture_cannot_be_changed() -> None:
