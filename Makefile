@@ -7,7 +7,7 @@ OUT    ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test check bench docs clean
+.PHONY: help demo demo-full test check bench survey docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,9 +28,13 @@ check: $(VENV)/.dev ## Lint, format, types, architecture and fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" src tests/architecture tests/unit tests/property
 
 bench: $(VENV)/.dev ## Measure speed and memory again, into benchmarks/results/
-	$(BIN)/python benchmarks/conversion_table.py
+	$(BIN)/python benchmarks/conversion_cost.py
 	$(BIN)/python benchmarks/evidence_cost.py
 	$(BIN)/python benchmarks/explain_memory.py
+
+survey: $(VENV)/.dev ## Convert every classifier of timm and torchvision again (an hour); goes on where it was
+	$(BIN)/python benchmarks/conversion/survey.py
+	$(BIN)/python benchmarks/render_tables.py
 
 docs: $(VENV)/.dev ## Run every code block of the documents
 	$(BIN)/python -m pytest -q tests/docs

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from elpv_dataset.utils import load_dataset
-from environment import describe_environment
+from environment import describe_environment, peak_memory
 from PIL import Image
 
 from softcam.backbones import create_black_box
@@ -52,21 +50,12 @@ def write_model(folder: Path) -> None:
     save(convert(black_box.eval()), folder, classes=["intact", "defect"])
 
 
-def peak() -> float:
-    """Return the largest resident memory of this process so far, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # getrusage would count the parent's memory too, which a child has until it becomes another program.
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def run_child(model: Path, images: Path, out: Path) -> None:
     predictor = Predictor(model, device="cpu")
-    loaded, started = peak(), time.monotonic()
+    loaded, started = peak_memory(), time.monotonic()
     summary = explain(predictor, [images], out)
     seconds = time.monotonic() - started
-    figures = {"done": summary.done, "failed": summary.failed, "loaded_mib": loaded, "peak_mib": peak()}
+    figures = {"done": summary.done, "failed": summary.failed, "loaded_mib": loaded, "peak_mib": peak_memory()}
     print(json.dumps({**figures, "seconds": seconds}))
 
 

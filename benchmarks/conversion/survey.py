@@ -3,8 +3,8 @@
 Two passes. The head of every timm model with a classifier is judged without its trunk's weights. Then whole networks
 are converted at their default input size, with random weights that look trained (norms, biases, batch norm statistics,
 layer scales and zero-initialised weights get values that hide no mistake), and measured on two images of noise: every
-classifier of torchvision, and the smallest model of every module of timm. A measured row must agree with its judged
-one.
+classifier of torchvision, and the smallest model of every module of timm; the smallest of every module in float64 too.
+A measured row must agree with its judged one.
 
 Writes the table that `softcam models` reads. Results are kept in a JSON-lines file as they come, and a run that was
 ended is continued; with other versions of the libraries it starts over.
@@ -28,6 +28,7 @@ import timm
 import torch
 import torchvision
 
+from softcam.backbones import create_skeleton
 from softcam.files import write_atomic
 from softcam.survey.judge import create_empty, judge_network
 from softcam.survey.measure import measure_model
@@ -53,7 +54,9 @@ def main() -> int:
     versions = installed_versions(LIBRARIES)
     done = read_partial(options.partial, versions)
     run_all(judge, [f"timm:{name}" for name in timm.list_models()], done, options)
-    run_all(measure, list_measured(done), done, options)
+    smallest = list_smallest(done)
+    run_all(measure, smallest, done, options)
+    run_all(measure_in_single, [name for name in list_torchvision() if name not in smallest], done, options)
     survey = Survey(versions, tuple(merge(done)))
     write_atomic(options.out, survey.to_json())
     defects = [row for row in survey.rows if row.outcome == "defect"]
@@ -78,20 +81,32 @@ def measure(name: str) -> Record:
     return {"row": measure_model(name).to_dict()}
 
 
-def list_measured(done: dict[tuple[str, str], Record]) -> list[str]:
-    smallest: dict[str, tuple[int, str]] = {}
+def measure_in_single(name: str) -> Record:
+    return {"row": measure_model(name, in_double=False).to_dict()}
+
+
+def list_torchvision() -> list[str]:
+    return [f"torchvision:{name}" for name in torchvision.models.list_models(module=torchvision.models)]
+
+
+def list_smallest(done: dict[tuple[str, str], Record]) -> list[str]:
+    """Return the smallest model of every module of both libraries, those without a small one left out."""
+    found: dict[str, list[tuple[int, str]]] = {}
     for (work, name), record in done.items():
-        if work == "judge" and record.get("family") and record["parameters"] <= MOST_PARAMETERS:
-            found = (record["parameters"], name)
-            smallest[record["family"]] = min(found, smallest.get(record["family"], found))
-    builders = torchvision.models.list_models(module=torchvision.models)
-    return [f"torchvision:{name}" for name in builders] + sorted(name for _, name in smallest.values())
+        if work == "judge" and record.get("family"):
+            found.setdefault(record["family"], []).append((record["parameters"], name))
+    for name in list_torchvision():
+        model = name.partition(":")[2]
+        size = sum(parameter.numel() for parameter in create_skeleton(name).parameters())
+        family = torchvision.models.get_model_builder(model).__module__
+        found.setdefault(family, []).append((size, name))
+    return sorted(name for size, name in map(min, found.values()) if size <= MOST_PARAMETERS)
 
 
 def merge(done: dict[tuple[str, str], Record]) -> Iterable[SurveyRow]:
     """Yield one row per model, those of torchvision first; a measured row takes the place of a judged one."""
     rows: dict[str, SurveyRow] = {}
-    for work in ("judge", "measure"):
+    for work in ("judge", "measure", "measure_in_single"):
         for (made_by, name), record in done.items():
             if made_by == work and record["row"] is not None:
                 row = SurveyRow.from_dict(record["row"])

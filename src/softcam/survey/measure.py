@@ -14,12 +14,13 @@ from softcam.survey.table import SurveyRow, shorten_reason
 from softcam.survey.weights import randomise
 
 
-def measure_model(name: str, *, seed: int = 0) -> SurveyRow:
+def measure_model(name: str, *, seed: int = 0, in_double: bool = True) -> SurveyRow:
     """Convert one model with random weights, at its default input size, and say what was measured.
 
     Args:
         name: Name as `create_black_box` takes it.
         seed: Seed of the weights.
+        in_double: Whether to convert it in float64 too, if it converts exactly.
 
     Returns:
         A row with the error in float32 and float64 where it converts exactly, else with the drift in float32.
@@ -27,21 +28,22 @@ def measure_model(name: str, *, seed: int = 0) -> SurveyRow:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = randomise(create_black_box(name), seed=seed)
-    return measure_network(network, name)
+    return measure_network(network, name, in_double=in_double)
 
 
-def measure_network(network: nn.Module, name: str) -> SurveyRow:
+def measure_network(network: nn.Module, name: str, *, in_double: bool = True) -> SurveyRow:
     """Convert a network in eval mode and say what was measured.
 
     Args:
-        network: A black box in float32; it is in float64 afterwards if it converts exactly.
+        network: A black box in float32; it is in float64 afterwards if that was measured.
         name: What the row is to say.
+        in_double: As in `measure_model`.
     """
     try:
         row = _make_row(name, convert(network), None)
     except UnsupportedModelError as error:
         return _measure_copy(network, name, shorten_reason(str(error)))
-    return replace(row, error64=convert(network.double()).conversion.error)
+    return replace(row, error64=convert(network.double()).conversion.error) if in_double else row
 
 
 def _measure_copy(network: nn.Module, name: str, reason: str) -> SurveyRow:
