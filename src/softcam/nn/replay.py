@@ -8,6 +8,7 @@ module's output. It works for any network whose later layers see the earlier one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -67,14 +68,22 @@ def run_until(model: nn.Module, name: str, images: Tensor) -> Tensor:
     raise ValueError(f"Expected submodule {name!r} to run in the forward pass, but it did not.")
 
 
-def run_from(model: nn.Module, name: str, activations: Tensor, example: Tensor) -> Tensor:
+def run_from(
+    model: nn.Module,
+    name: str,
+    activations: Tensor,
+    example: Tensor,
+    *,
+    call: Callable[[Tensor], Any] | None = None,
+) -> Any:
     """Return the output of `model` with `activations` in the place of submodule `name`'s output.
 
     Args:
-        model: Any module; if its output is a container, that container is returned.
+        model: Any module.
         name: Dotted name of the submodule.
         activations: What the submodule gave for the images, (N, ...).
         example: A small image batch (1, C, h, w) that drives the part that is skipped.
+        call: What runs the model, such as `model.evidence`; default: the model itself.
     """
 
     def substitute(_module: nn.Module, _inputs: object, _output: Tensor) -> Tensor:
@@ -82,10 +91,9 @@ def run_from(model: nn.Module, name: str, activations: Tensor, example: Tensor) 
 
     handle = resolve_module(model, name).register_forward_hook(substitute, prepend=True)
     try:
-        output: Tensor = model(example)
+        return (call or model)(example)
     finally:
         handle.remove()
-    return output
 
 
 def run_logits(network: nn.Module, images: Tensor, classifier: str | None) -> Any:

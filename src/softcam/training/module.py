@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 
 from softcam.errors import RunError
 from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
+from softcam.training.distillation import distillation_loss
 from softcam.training.recipe import Recipe, Stage
 from softcam.training.schedule import learning_rate, plan_segments
 from softcam.training.trunk import Trunk
@@ -49,6 +51,7 @@ class Learner(LightningModule):
         task: The classes.
         steps_per_epoch: Optimisation steps of an epoch, >= 1.
         trunk: What is frozen in the stages that have a trunk; needed if any has.
+        teacher: A frozen black box whose probabilities are learned from as well; it sees what the model sees.
 
     Raises:
         ValueError: If a penalty is asked for and the model has no evidence maps.
@@ -62,6 +65,7 @@ class Learner(LightningModule):
         task: Task,
         steps_per_epoch: int,
         trunk: Trunk | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if recipe.penalty.active and not isinstance(model, SoftCAM):
@@ -76,6 +80,8 @@ class Learner(LightningModule):
         self.auroc = _create_auroc(task)
         self._segments = plan_segments(recipe, steps_per_epoch)
         self._trunk = trunk
+        # In a tuple, so that it is neither trained nor stored.
+        self._teacher = () if teacher is None else (teacher.eval(),)
         self._frozen: tuple[nn.Module, ...] = ()
 
     @property
@@ -89,6 +95,11 @@ class Learner(LightningModule):
         for module in self._frozen:
             module.train(mode=False)
         return self
+
+    def on_fit_start(self) -> None:
+        """Put the teacher where the model is."""
+        for teacher in self._teacher:
+            teacher.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         """Freeze what the stage freezes, and make dropout depend on seed and epoch alone."""
@@ -109,9 +120,10 @@ class Learner(LightningModule):
             RunError: If the loss is not finite.
         """
         inputs, targets, _ = batch
-        logits, maps = self._forward(inputs, with_maps=self.recipe.penalty.active)
-        penalty = logits.new_zeros(()) if maps is None else self.penalty(maps)
+        logits, penalty = self._penalised(inputs)
         loss = self.classification_loss(logits, targets)
+        for teacher in self._teacher:
+            loss = self._add_teacher(loss, logits, self._run(teacher, inputs, teacher))
         total = loss + penalty
         if not bool(torch.isfinite(total)):
             raise RunError(
@@ -125,7 +137,7 @@ class Learner(LightningModule):
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:
         """Add a batch, as in `training_step`, to the validation metrics."""
         inputs, targets, _ = batch
-        logits = self._forward(inputs, with_maps=False)[0].float()
+        logits = self._run(self.model, inputs, self.model).float()
         probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
         hits = (probabilities > 0.5) == targets.bool() if self.multi_label else logits.argmax(1) == targets
         self.auroc.update(probabilities, targets.long())
@@ -158,16 +170,32 @@ class Learner(LightningModule):
         scheduler = LambdaLR(optimizer, lambda step: learning_rate(step, self._segments) / base)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _forward(self, inputs: Tensor, *, with_maps: bool) -> tuple[Tensor, Tensor | None]:
-        model = self.model.with_evidence() if with_maps and isinstance(self.model, SoftCAM) else self.model
+    def _penalised(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and the penalty of the maps that gave them."""
+        if not self.recipe.penalty.active or not isinstance(self.model, SoftCAM):
+            logits: Tensor = self._run(self.model, inputs, self.model)
+            return logits, logits.new_zeros(())
+        factors = self.recipe.penalty.scales
+        if not factors:
+            evidence: Evidence = self._run(self.model, inputs, self.model.evidence)
+            return evidence.logits, self.penalty(evidence.maps)
+        scales: tuple[Evidence, ...] = self._run(self.model, inputs, self.model.scales)
+        penalties = [factor * self.penalty(scale.maps) for factor, scale in zip(factors, scales, strict=True)]
+        return torch.stack([scale.logits for scale in scales]).sum(0), torch.stack(penalties).sum()
+
+    def _add_teacher(self, loss: Tensor, logits: Tensor, teacher: Tensor) -> Tensor:
+        settings = self.recipe.loss
+        distance = distillation_loss(logits, teacher, temperature=settings.temperature, multi_label=self.multi_label)
+        return (1 - settings.teacher_share) * loss + settings.teacher_share * distance
+
+    def _run(self, model: nn.Module, inputs: Tensor, call: Callable[[Tensor], Any]) -> Any:
+        """Return what `call`, a way to run `model`, gives for images or cached activations."""
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if self._trunk is not None and self.stage.trunk is not None:
-            example = self._trunk.example.to(inputs.device)
-            output: Tensor | Evidence = run_from(model, self.stage.trunk, inputs.float(), example)
-        else:
-            output = model(inputs)
-        return (output.logits, output.maps) if isinstance(output, Evidence) else (output, None)
+        if self._trunk is None or self.stage.trunk is None:
+            return call(inputs)
+        example = self._trunk.example.to(inputs.device)
+        return run_from(model, self.stage.trunk, inputs.float(), example, call=call)
 
     def _log(self, *, size: int, **values: Tensor) -> None:
         for name, value in values.items():

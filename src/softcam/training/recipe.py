@@ -116,16 +116,21 @@ class PenaltyRecipe:
         l1: Strength of the absolute values, >= 0.
         l2: Strength of the Euclidean norm, >= 0.
         size_free: Whether means replace the paper's sums, so that a strength carries over to other map sizes.
+        scales: Factors of both strengths for the maps of each class evidence layer, >= 0, in the order in which the
+            network reaches them (fine to coarse); by default the summed map is penalised.
     """
 
     l1: float = 0.0
     l2: float = 0.0
     size_free: bool = False
+    scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         require(at_least(self.l1, 0), "penalty.l1", "a finite number >= 0", self.l1)
         require(at_least(self.l2, 0), "penalty.l2", "a finite number >= 0", self.l2)
+        fits = all(at_least(factor, 0) for factor in self.scales)
+        require(fits, "penalty.scales", "finite numbers >= 0", self.scales)
 
     @property
     def active(self) -> bool:
@@ -140,14 +145,23 @@ class LossRecipe:
     Args:
         class_weights: `balanced` weighs classes by their inverse frequency in the training split.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
+        teacher: Folder of a black box (a bundle or a finished run) of the recipe's backbone, whose probabilities are
+            learned from as well. In a recipe file, a relative path starts at that file.
+        teacher_share: Share of the loss that is taken towards the teacher's probabilities, in (0, 1].
+        temperature: What both models' logits are divided by for that, > 0.
     """
 
     class_weights: Literal["balanced", "none"] = "none"
     label_smoothing: float = 0.0
+    teacher: str | None = None
+    teacher_share: float = 0.5
+    temperature: float = 2.0
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
+        require(0 < self.teacher_share <= 1, "loss.teacher_share", "in (0, 1]", self.teacher_share)
+        require(above_zero(self.temperature), "loss.temperature", "a finite number > 0", self.temperature)
 
 
 @dataclass(frozen=True)
@@ -303,6 +317,8 @@ class Recipe:
         require(not late, "stages.trunk", "set only before stages that train everything", trunks)
         if self.model.kind == "black_box":
             require(not self.penalty.active, "penalty", "zero for a black box, which has no maps", self.penalty)
+        scales, places = len(self.penalty.scales), len(self.model.at)
+        require(scales in (0, places), "penalty.scales", f"one factor for each of {places} places", scales)
 
     @property
     def epochs(self) -> int:
@@ -323,9 +339,10 @@ class Recipe:
         return self.stages[-1]
 
     def twin(self) -> Recipe:
-        """Return the recipe of the black box that is trained alike: no maps, hence no penalty."""
-        model = dataclasses.replace(self.model, kind="black_box")
-        return dataclasses.replace(self, model=model, penalty=PenaltyRecipe())
+        """Return the recipe of the black box that is trained alike: no maps, hence no penalty, and no teacher."""
+        model = dataclasses.replace(self.model, kind="black_box", at=(), layers=None)
+        loss = dataclasses.replace(self.loss, teacher=None)
+        return dataclasses.replace(self, model=model, penalty=PenaltyRecipe(), loss=loss)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain nested values that `Recipe.from_dict` reads back."""
@@ -391,4 +408,7 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
         data = dataclasses.replace(data, source=str((folder / data.source).resolve()))
     if model.folder is not None:
         model = dataclasses.replace(model, weights=str((folder / model.folder).resolve()))
-    return dataclasses.replace(recipe, data=data, model=model)
+    loss = recipe.loss
+    if loss.teacher is not None:
+        loss = dataclasses.replace(loss, teacher=str((folder / loss.teacher).resolve()))
+    return dataclasses.replace(recipe, data=data, model=model, loss=loss)

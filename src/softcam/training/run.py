@@ -21,6 +21,7 @@ from softcam.files import write_atomic
 from softcam.metrics.classification import choose_threshold
 from softcam.nn import evaluating
 from softcam.training.data import StagedDataModule
+from softcam.training.distillation import check_trunk, load_teacher
 from softcam.training.fitting import Fit, fit
 from softcam.training.module import Learner, Task
 from softcam.training.preparation import choose_preprocessing, create_start, load_manifest, prepare_features
@@ -125,8 +126,15 @@ class _Work:
             task=Task(len(self.manifest.classes), self.manifest.task == "multilabel", weights),
             steps_per_epoch=math.ceil(len(self.datasets["train"]) / self.recipe.data.batch_size),
             trunk=trunk,
+            teacher=self.find_teacher(),
         )
         return fit(learner, data, self.out, data_digest=self.digest, progress=progress)
+
+    def find_teacher(self) -> nn.Module | None:
+        teacher = load_teacher(self.recipe, self.manifest)
+        if teacher is not None and self.recipe.trunk is not None:
+            check_trunk(teacher, self.model, self.recipe.trunk, self.probes)
+        return teacher
 
     def finish(self, result: Fit, started: float) -> TrainingRun:
         self.model.cpu().load_state_dict(result.weights)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from softcam.errors import RunError
+from softcam.errors import RecipeError, RunError
 from softcam.nn import SoftCAM, convert, run_until
 from softcam.training import Recipe
 from softcam.training.module import Learner, Task, create_optimizer
@@ -73,6 +73,26 @@ def test_the_penalty_sees_the_last_image_of_a_batch(softcam: SoftCAM) -> None:
         return (loss(penalised, images) - loss(plain, images)).item()
 
     assert penalty(changed) != pytest.approx(penalty(IMAGES), rel=1e-3)
+
+
+@pytest.mark.parametrize("factors", [(1.0, 4.0), (0.0, 1.0)])
+def test_each_scale_has_its_own_penalty(factors: tuple[float, float]) -> None:
+    torch.manual_seed(0)
+    model = convert(Net().eval(), images=IMAGES, at=("stem", "tail"))
+    settings = recipe(model={"at": ["stem", "tail"]}, penalty={"l1": 0.01, "scales": list(factors)})
+    ours = Learner(model, settings, task=Task(2), steps_per_epoch=1)
+    with torch.no_grad():
+        scales = model.eval().scales(IMAGES)
+        logits = sum(scale.logits for scale in scales)
+        assert torch.allclose(logits, model(IMAGES), atol=1e-6)
+        expected = float(nn.functional.cross_entropy(logits, TARGETS))
+    expected += sum(0.01 * f * float(scale.maps.abs().sum()) / 4 for f, scale in zip(factors, scales, strict=True))
+    assert loss(ours).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_factors_for_other_scales_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"`penalty\.scales` to be one factor for each of 1 places, but got 2"):
+        recipe(model={"at": [16]}, penalty={"scales": [1.0, 2.0]})
 
 
 def test_without_a_penalty_no_maps_are_made(softcam: SoftCAM, monkeypatch: pytest.MonkeyPatch) -> None:
