@@ -94,13 +94,13 @@ def _prepare(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _check_match(config: BundleConfig, twin: BundleConfig | None, manifest: Manifest) -> None:
+    if len(config.classes) < 2:
+        raise RunError(f"Expected a model of at least two classes, but got {len(config.classes)}.")
     if config.task != "multiclass" or manifest.task != "multiclass":
         raise RunError(
             f"Expected one class per image, but the model is {config.task} and the data {manifest.task}. "
             "Evaluate one label at a time."
         )
-    if len(config.classes) < 2:
-        raise RunError(f"Expected a model of at least two classes, but got {len(config.classes)}.")
     if tuple(manifest.classes) != config.classes:
         raise RunError(
             f"Expected the data's classes to be the model's {config.classes}, but got {tuple(manifest.classes)}. "

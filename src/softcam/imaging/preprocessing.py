@@ -102,6 +102,22 @@ class Preprocessing:
         tensor = torch.from_numpy(window).permute(2, 0, 1)  # (C, S, S)
         return _with_channels(tensor, self.channels).contiguous(), geometry
 
+    def resize_mask(self, mask: npt.NDArray[np.bool_]) -> Tensor:
+        """Return ground truth as the network sees it: a pixel belongs to it where it covers any part of it.
+
+        Small findings would be lost if a pixel had to be covered by half.
+
+        Args:
+            mask: (H, W) of the original.
+
+        Returns:
+            (size, size) bool.
+        """
+        geometry = self.locate(*mask.shape)
+        size = (geometry.input_width, geometry.input_height)
+        plane = Image.fromarray(mask.astype(np.float32))
+        return torch.from_numpy(np.array(plane.resize(size, Image.Resampling.BOX, geometry.view.corners)) > 0)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation.
 

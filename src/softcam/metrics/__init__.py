@@ -40,6 +40,7 @@ from softcam.metrics.localization import (
     rank_accuracy,
     topk_precision,
 )
+from softcam.metrics.multiclass import macro_noninferiority
 from softcam.metrics.patches import count_patches
 from softcam.metrics.statistics import (
     DeLong,
@@ -89,6 +90,7 @@ __all__ = [
     "insertion_curve",
     "iou",
     "localization_precision",
+    "macro_noninferiority",
     "near_zero_share",
     "negative_share",
     "noninferiority",

@@ -84,6 +84,44 @@ def find_stages(network: nn.Module, example: Tensor, places: Sequence[Place]) ->
     return tuple(sorted(stages, key=lambda stage: order.index(stage.name)))
 
 
+def list_strides(network: nn.Module, example: Tensor) -> tuple[Stage, ...]:
+    """Return the deepest stage of every stride at which a class evidence layer can sit, from fine to coarse.
+
+    Args:
+        network: The black box, in eval mode.
+        example: One probe image (1, C, *size).
+    """
+    ended = _list_ended(network, example)
+    size = tuple(example.shape[2:])
+    strides = {stage.stride(size) for _, stage in ended if stage is not None and max(stage.grid) > 1}
+    found = []
+    for stride in sorted(stride[0] for stride in strides if len(set(stride)) == 1 and stride[0] > 1):
+        try:
+            found.append(_find_stride(network, example, ended, stride))
+        except UnsupportedModelError:
+            continue
+    return tuple(found)
+
+
+def comes_before(network: nn.Module, example: Tensor, first: str, second: str) -> bool:
+    """Return whether the network reaches the end of module `first` before the end of another one, `second`.
+
+    Args:
+        network: The black box, in eval mode.
+        example: One probe image (1, C, *size).
+        first: Dotted name of a module that runs.
+        second: Another one.
+
+    Raises:
+        ValueError: If one of them does not run.
+    """
+    order = [name for name, _ in _list_ended(network, example)]
+    for name in (first, second):
+        if name not in order:
+            raise ValueError(f"Expected a module that runs, but got {name!r}.")
+    return order.index(first) < order.index(second)
+
+
 def _list_ended(network: nn.Module, example: Tensor) -> list[tuple[str, Stage | None]]:
     """Return the modules in the order in which they end, each with its output as a stage if it is a feature map."""
     ended: list[tuple[str, Stage | None]] = []

@@ -286,3 +286,22 @@ class TestRealImages:
         assert geometry.view == pytest.approx((left, 0, side, side))
         crop = image.to_float()[:, int(left) : int(left) + side]
         np.testing.assert_allclose(tensor.mean(dim=(1, 2)).numpy(), crop.mean(axis=(0, 1)), atol=2e-3)
+
+
+class TestResizeMask:
+    def test_a_single_pixel_survives(self) -> None:
+        mask = np.zeros((100, 200), dtype=bool)
+        mask[57, 120] = True
+        found = Preprocessing(size=10).resize_mask(mask)
+        assert (found.dtype, found.shape, int(found.sum())) == (torch.bool, (10, 10), 1)
+        assert bool(found[5, 7])  # the window begins at column 50
+
+    def test_what_lies_outside_of_the_window_is_left_out(self) -> None:
+        mask = np.zeros((40, 40), dtype=bool)
+        mask[:10] = True
+        assert not Preprocessing(size=20, crop_fraction=0.5).resize_mask(mask).any()
+        assert Preprocessing(size=20).resize_mask(mask)[:5].all()
+
+    def test_the_size_of_the_original_is_kept_pixel_by_pixel(self) -> None:
+        mask = RANDOM.random((32, 32)) > 0.5
+        assert np.array_equal(PLAIN.resize_mask(mask).numpy(), mask)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from softcam.errors import UnsupportedModelError
 from softcam.nn import SoftCAM, convert
 from softcam.nn.features import map_stride
-from softcam.nn.stages import create_head, find_stages, is_cut
+from softcam.nn.stages import comes_before, create_head, find_stages, is_cut, list_strides
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -74,6 +74,21 @@ def test_a_stride_means_its_deepest_whole_stage(net: Net, stride: int, name: str
     assert stage.name == name
     assert stage.stride((64, 64)) == (stride, stride)
     assert stage.grid == (64 // stride, 64 // stride)
+
+
+def test_every_stride_has_its_deepest_stage(net: Net) -> None:
+    assert [(stage.name, stage.stride((64, 64))[0]) for stage in list_strides(net, IMAGES[:1])] == [
+        ("stem", 4), ("one", 8), ("norm", 16),
+    ]  # fmt: skip
+    # A map of one cell has no place in the image.
+    assert [stage.name for stage in list_strides(net, IMAGES[:1, :, :16, :16])] == ["stem", "one"]
+
+
+def test_the_order_of_two_modules(net: Net) -> None:
+    assert comes_before(net, IMAGES[:1], "stem", "two")
+    assert not comes_before(net, IMAGES[:1], "two", "one.down")
+    with pytest.raises(ValueError, match="a module that runs, but got 'three'"):
+        comes_before(net, IMAGES[:1], "three", "one")
 
 
 def test_stages_come_in_the_order_of_the_forward(net: Net) -> None:
