@@ -17,7 +17,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from softcam.errors import RunError
 from softcam.files import atomic_path, write_atomic
-from softcam.training.recipe import EarlyStoppingRecipe, Recipe
+from softcam.training.parts import EarlyStoppingRecipe
+from softcam.training.recipe import Recipe
 
 COLUMNS = (
     "epoch", "stage", "lr", "train_loss", "train_penalty", "val_loss", "val_accuracy", "val_auroc", "seconds",

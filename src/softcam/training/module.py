@@ -17,7 +17,8 @@ from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
 from softcam.errors import RunError
 from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
 from softcam.training.distillation import distillation_loss
-from softcam.training.recipe import Recipe, Stage
+from softcam.training.parts import Stage
+from softcam.training.recipe import Recipe
 from softcam.training.schedule import learning_rate, plan_segments
 from softcam.training.trunk import Trunk
 

@@ -17,7 +17,8 @@ from softcam.errors import RecipeError, SoftCAMWarning
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM, convert
 from softcam.training.cache import CachePlan, Features, Report, cache_features, cache_key
-from softcam.training.recipe import ModelRecipe, Recipe
+from softcam.training.parts import ModelRecipe
+from softcam.training.recipe import Recipe
 
 
 def load_manifest(recipe: Recipe, out: Path) -> Manifest:

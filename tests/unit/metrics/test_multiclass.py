@@ -18,7 +18,7 @@ def score(noise: float) -> np.ndarray:
 def test_the_difference_is_that_of_the_macro_aurocs() -> None:
     new, old = score(0.8), score(0.6)
     expected = np.mean(
-        [roc_auc_score(TARGETS == k, new[:, k]) - roc_auc_score(TARGETS == k, old[:, k]) for k in range(3)]
+        [roc_auc_score(k == TARGETS, new[:, k]) - roc_auc_score(k == TARGETS, old[:, k]) for k in range(3)]
     )
     found = macro_noninferiority(TARGETS, new, old, resamples=500)
     assert found.difference == pytest.approx(expected, abs=1e-12)

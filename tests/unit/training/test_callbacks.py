@@ -11,7 +11,7 @@ import torch
 from softcam.errors import RunError
 from softcam.training import Recipe
 from softcam.training.callbacks import BestAndLast, EpochTable, LastStageStopping, WholeCheckpoints
-from softcam.training.recipe import EarlyStoppingRecipe
+from softcam.training.parts import EarlyStoppingRecipe
 
 RECIPE = Recipe.from_dict(
     {

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from softcam.errors import RecipeError
-from softcam.training.recipe import Recipe, Stage, list_recipes, read_recipe
+from softcam.training.parts import Stage
+from softcam.training.recipe import Recipe, list_recipes, read_recipe
 
 
 def build(**changes: Any) -> Recipe:
