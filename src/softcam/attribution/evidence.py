@@ -35,10 +35,11 @@ def evidence_margin(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     """Return the evidence (N, h, w) for each image's target rather than its strongest rival.
 
     With softmax the class map alone is not additive in the log-odds; this difference is: its mean is the log-odds of
-    target and rival. With independent labels (sigmoid) a class has no rival and the map is that of `evidence_map`.
+    target and rival. An independent label (sigmoid) or an only class has no rival and the map is that of
+    `evidence_map`.
 
     Args:
-        model: A SoftCAM model of at least two classes.
+        model: A SoftCAM model.
         images: Images (N, C, H, W) as the model expects them.
         target: Class indices (N,).
 

@@ -73,9 +73,8 @@ def _exactness(conversion: Mapping[str, Any]) -> str:
 
 
 def _grid(conversion: Mapping[str, Any]) -> str:
-    (rows, columns), (height, width) = conversion["grid"], conversion["input_size"]
-    field = "x".join(map(str, conversion["receptive_field"]))
-    return f"{rows}x{columns} cells at {height}x{width} px; a cell sees {field} px"
+    cells, size, field = ("x".join(map(str, conversion[name])) for name in ("grid", "input_size", "receptive_field"))
+    return f"{cells} cells at {size} px; a cell sees {field} px"
 
 
 def _preprocessing(config: BundleConfig) -> str:

@@ -32,7 +32,7 @@ def describe(
     Args:
         model: A SoftCAM model, or a black box.
         classes: Class names in the order of the logits; None: "0", "1", ...
-        task: None: what a SoftCAM model says of itself, `multiclass` for a black box.
+        task: None: what a SoftCAM model says of itself, `multiclass` for a black box of several classes.
         fingerprint: SHA-256 of the tensors.
         record: `preprocessing`, `thresholds` and `provenance`, each as `save` takes them.
 
@@ -45,7 +45,7 @@ def describe(
     return BundleConfig(
         kind="softcam" if isinstance(model, SoftCAM) else "black_box",
         classes=names,
-        task=_check_task(model, task),
+        task=_check_task(model, task, len(names)),
         fingerprint=fingerprint,
         architecture=architecture,
         head=model.conversion.head if isinstance(model, SoftCAM) else None,
@@ -70,16 +70,21 @@ def _name_classes(model: nn.Module, classes: Sequence[str] | None) -> tuple[str,
         raise BundleError("Expected `classes` to be given, since the model does not say how many it has.")
     names = tuple(str(index) for index in range(known or 0)) if classes is None else tuple(classes)
     if isinstance(known, int) and known != len(names):
-        raise BundleError(f"Expected `classes` to name the {known} outputs of the model, but got {len(names)} names.")
+        hint = " Name the class that its only logit speaks for." if known == 1 else ""
+        msg = f"Expected `classes` to name the {known} outputs of the model, but got {len(names)} names.{hint}"
+        raise BundleError(msg)
     return names
 
 
-def _check_task(model: nn.Module, task: str | None) -> str:
-    if not isinstance(model, SoftCAM):
+def _check_task(model: nn.Module, task: str | None, num_classes: int) -> str:
+    if num_classes == 1:
+        own, reason = "multilabel", "a single class has no other to exclude"
+    elif isinstance(model, SoftCAM):
+        own, reason = ("multilabel" if model.multi_label else "multiclass"), "the model's `multi_label` says so"
+    else:
         return task or "multiclass"
-    own = "multilabel" if model.multi_label else "multiclass"
     if task not in (None, own):
-        raise BundleError(f"Expected `task` to be {own!r}, as the model's `multi_label` says, but got {task!r}.")
+        raise BundleError(f"Expected `task` to be {own!r}, since {reason}, but got {task!r}.")
     return own
 
 

@@ -41,8 +41,9 @@ def save(
     Args:
         model: A SoftCAM model, or a black box.
         path: The folder; its parents are made.
-        classes: Class names in the order of the logits; default: "0", "1", ...
-        task: Default: what a SoftCAM model says of itself, `multiclass` for a black box.
+        classes: Class names in the order of the logits; default: "0", "1", ... A single logit has one name, that of
+            the class it speaks for.
+        task: Default: what a SoftCAM model says of itself, `multiclass` for a black box; `multilabel` for one class.
         preprocessing: `Preprocessing.to_dict()`; default: that of the architecture's published weights, if known.
         thresholds: Probability from which a class is reported, by class name.
         provenance: JSON values. `penalty` and `data_digest` get their own place in `config.json`; `metrics`, name to

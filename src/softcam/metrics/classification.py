@@ -88,7 +88,7 @@ def classification_report(
 
     Args:
         probabilities: (N, K) in [0, 1]; rows sum to 1 unless there are several labels per image.
-        targets: (N,) class indices, or (N, K) of 0 and 1 for several labels per image.
+        targets: (N,) class indices, or (N, K) of 0 and 1 for several labels per image, or for the sigmoid of one logit.
         threshold: Probability from which a class is called positive, 0.5 if left out; one number for two classes,
             one or (K,) for several labels; none for more than two classes that exclude each other.
         groups: (N,) patient of each image; each image is its own group if left out.

@@ -54,9 +54,9 @@ class Task:
 
 def read_task(probabilities: Values, targets: Values, threshold: float | Values | None) -> Task:
     """Check and arrange what `softcam.metrics.classification.classification_report` accepts; errors as there."""
-    scores = _check_probabilities(probabilities)
-    size, classes = scores.shape
     labels = to_numpy(targets)
+    scores = _check_probabilities(probabilities, fewest=1 if labels.ndim == 2 else 2)
+    size, classes = scores.shape
     if labels.ndim == 2:
         truth = np.stack([check_binary(column, "targets", size=size) for column in labels.T], axis=1)
         if truth.shape != scores.shape:
@@ -73,12 +73,12 @@ def read_task(probabilities: Values, targets: Values, threshold: float | Values 
     return Task(scores, index[:, None] == grid, scores.argmax(1)[:, None] == grid, exclusive=True)
 
 
-def _check_probabilities(probabilities: Values) -> Array:
+def _check_probabilities(probabilities: Values, *, fewest: int) -> Array:
     array = to_numpy(probabilities).astype(np.float64)
-    if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] < 2:
+    if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] < fewest:
         raise ValueError(
-            f"Expected `probabilities` to be of shape (N, K) with N >= 1 and K >= 2, but got {array.shape}. "
-            "For a binary task stack the probabilities of both classes."
+            f"Expected `probabilities` to be of shape (N, K) with N >= 1 and K >= {fewest}, but got {array.shape}. "
+            "For a binary task stack the probabilities of both classes, or pass (N, 1) probabilities and targets."
         )
     if not ((array >= 0) & (array <= 1)).all():
         raise ValueError("Expected `probabilities` to lie in [0, 1], but got others. Apply softmax or sigmoid first.")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from softcam.errors import IdentityError
+from softcam.nn.heads.several import resize
 
 Classes = int | Tensor
 
@@ -20,10 +20,13 @@ Classes = int | Tensor
 class Evidence:
     """What a SoftCAM model says about a batch of images, and where it says it.
 
+    The grid is (h, w) for images, (l,) for signals and (d, h, w) for volumes.
+
     Args:
         logits: Class scores (N, K).
-        maps: Class evidence maps (N, K, h, w), signed, in logit units; their spatial mean is `logits`.
-        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
+        maps: Class evidence maps (N, K, *grid), signed, in logit units; their mean over the cells is `logits`.
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax). An only class excludes
+            none: it is read by its sigmoid either way.
 
     Reference:
         Djoumessi & Berens, "SoftCAM: Making black box models self-explainable", MIDL 2026, figure 1.
@@ -43,9 +46,9 @@ class Evidence:
         """Refuse shapes that cannot belong together."""
         if not all(isinstance(part, Tensor) for part in (self.logits, self.maps)):
             return  # torch.export and pytree rebuild the dataclass around placeholders
-        if self.logits.ndim != 2 or self.maps.ndim != 4 or self.maps.shape[:2] != self.logits.shape:
+        if self.logits.ndim != 2 or self.maps.ndim not in (3, 4, 5) or self.maps.shape[:2] != self.logits.shape:
             msg = (
-                "Expected `logits` (N, K) and `maps` (N, K, h, w) with equal N and K, "
+                "Expected `logits` (N, K) and `maps` (N, K, h, w), (N, K, l) or (N, K, d, h, w) with equal N and K, "
                 f"but got {tuple(self.logits.shape)} and {tuple(self.maps.shape)}."
             )
             raise ValueError(msg)
@@ -69,16 +72,17 @@ class Evidence:
         return self.logits.shape[1]
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """(h, w), the cells of a map."""
-        return self.maps.shape[-2], self.maps.shape[-1]
+    def grid(self) -> tuple[int, ...]:
+        """The cells of a map along each dimension: (h, w), (l,) or (d, h, w)."""
+        return tuple(self.maps.shape[2:])
 
     def probabilities(self) -> Tensor:
-        """Return class probabilities (N, K) in [0, 1]: softmax, or sigmoid where `multi_label` is set."""
-        return self.logits.sigmoid() if self.multi_label else self.logits.softmax(dim=1)
+        """Return class probabilities (N, K) in [0, 1]: softmax, or sigmoid for an only class or `multi_label`."""
+        independent = self.multi_label or self.num_classes == 1
+        return self.logits.sigmoid() if independent else self.logits.softmax(dim=1)
 
     def predicted(self) -> Tensor:
-        """Return the index (N,) of the highest logit."""
+        """Return the index (N,) of the highest logit; whether an independent class is present, a threshold decides."""
         return self.logits.argmax(dim=1)
 
     def runner_up(self, of: Classes | None = None) -> Tensor:
@@ -89,7 +93,7 @@ class Evidence:
         return self.logits.scatter(1, excluded[:, None], -torch.inf).argmax(dim=1)
 
     def map_of(self, target: Classes) -> Tensor:
-        """Return the map (N, h, w) of one class, or of one class per image.
+        """Return the map (N, *grid) of one class, or of one class per image.
 
         Args:
             target: A class index, or indices (N,).
@@ -98,7 +102,7 @@ class Evidence:
         return self.maps[torch.arange(len(self), device=self.maps.device), index]
 
     def margin(self, a: Classes, against: Classes) -> Tensor:
-        """Return the evidence (N, h, w) for class `a` rather than `against`; it averages to the logit difference.
+        """Return the evidence (N, *grid) for class `a` rather than `against`; it averages to the logit difference.
 
         With softmax this, not a single class map, is the additive quantity: its mean is the log-odds of the two
         classes.
@@ -113,8 +117,8 @@ class Evidence:
         """Return how many logit units (N,) a region adds to a class; the regions of a partition add up to the logit.
 
         Args:
-            region: Mask of cells (h, w) or (N, h, w), or of input pixels (H, W) or (N, H, W): boolean, or coverage in
-                [0, 1]. A pixel mask counts each cell by the share of its area that is covered.
+            region: Mask of cells (*grid) or (N, *grid), or of input pixels (*size) or (N, *size): boolean, or coverage
+                in [0, 1]. A pixel mask counts each cell by the share of it that is covered.
             target: A class index, or indices (N,).
             against: If given, the contribution to the margin over this class.
 
@@ -122,19 +126,25 @@ class Evidence:
             ValueError: If the mask has another number of dimensions or of images, or fewer pixels than cells.
         """
         evidence = self.map_of(target) if against is None else self.margin(target, against)
-        return (evidence * self._coverage(region)).mean(dim=(-2, -1))
+        return (evidence * self._coverage(region)).flatten(1).mean(1)
 
-    def upsample(self, size: tuple[int, int]) -> Tensor:
-        """Return the maps (N, K, H, W) bilinearly resized so that their spatial mean stays the logit.
+    def upsample(self, size: Sequence[int]) -> Tensor:
+        """Return the maps (N, K, *size) (bi-, tri-)linearly resized so that their mean stays the logit.
 
         Interpolation alone weighs border cells differently; the difference, one constant per map, is added back.
 
         Args:
-            size: Height and width in pixels.
+            size: Height and width in pixels, or the sizes of a signal or volume.
+
+        Raises:
+            ValueError: If `size` has another number of dimensions than the grid, or an empty one.
         """
-        exact = self.maps if self.maps.dtype == torch.float64 else self.maps.float()
-        resized = F.interpolate(exact, size=size, mode="bilinear", align_corners=False)
-        return resized + (exact.mean((-2, -1)) - resized.mean((-2, -1)))[..., None, None]
+        if len(size) != len(self.grid) or min(size) < 1:
+            raise ValueError(
+                f"Expected `size` to be {len(self.grid)} lengths of at least 1, one for each dimension of the grid "
+                f"{self.grid}, but got {tuple(size)}."
+            )
+        return resize(self.maps if self.maps.dtype == torch.float64 else self.maps.float(), size)
 
     def sum_error(self) -> Tensor:
         """Return the relative error (N,) of the identity "the mean of the maps is the logits", in float64.
@@ -142,9 +152,9 @@ class Evidence:
         The absolute difference is divided by the largest of the absolute logits and of the mean absolute maps, so
         that a logit near zero, the balance of large opposite evidence, is judged by the numbers that were added.
         """
-        maps, logits = self.maps.detach().double(), self.logits.detach().double()
-        scale = torch.maximum(logits.abs(), maps.abs().mean((-2, -1))).amax(1)
-        difference = (maps.mean((-2, -1)) - logits).abs().amax(1)
+        maps, logits = self.maps.detach().double().flatten(2), self.logits.detach().double()
+        scale = torch.maximum(logits.abs(), maps.abs().mean(-1)).amax(1)
+        difference = (maps.mean(-1) - logits).abs().amax(1)
         return torch.where(difference == 0, 0.0, difference / scale)
 
     def check(self, tolerance: float = 1e-5) -> Evidence:
@@ -188,23 +198,28 @@ class Evidence:
 
     def _coverage(self, region: Tensor) -> Tensor:
         mask = region.to(self.maps)
-        mask = mask[None] if mask.ndim == 2 else mask
-        smaller = mask.ndim != 3 or mask.shape[-2] < self.grid[0] or mask.shape[-1] < self.grid[1]
-        if smaller or len(mask) not in (1, len(self)):
+        dims = len(self.grid)
+        mask = mask[None] if mask.ndim == dims else mask
+        sizes = tuple(mask.shape[1:])
+        fits = len(sizes) == dims and all(size >= cells for size, cells in zip(sizes, self.grid, strict=True))
+        if not fits or len(mask) not in (1, len(self)):
+            letters = {1: "l", 2: "h, w", 3: "d, h, w"}[dims]
             msg = (
-                f"Expected `region` to be a mask of at least {self.grid} cells or pixels, (h, w) or "
-                f"({len(self)}, h, w), but got {tuple(region.shape)}."
+                f"Expected `region` to be a mask of at least {self.grid} cells or pixels, ({letters}) or "
+                f"({len(self)}, {letters}), but got {tuple(region.shape)}."
             )
             raise ValueError(msg)
-        return mask if mask.shape[-2:] == self.grid else _cell_coverage(mask, self.grid)
+        return _cell_coverage(mask, self.grid)
 
 
-def _cell_coverage(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    # Overlap lengths of pixel rows (columns) with cell rows (columns): a partition of unity for any size, where
+def _cell_coverage(mask: Tensor, grid: Sequence[int]) -> Tensor:
+    # Overlap lengths of pixels with cells, one dimension after the other: a partition of unity for any size, where
     # adaptive pooling would count the pixels on a cell border twice.
-    rows = _overlap(grid[0], mask.shape[-2]).to(mask)
-    columns = _overlap(grid[1], mask.shape[-1]).to(mask)
-    return rows @ mask @ columns.T
+    for dim, cells in enumerate(grid, start=1):
+        if mask.shape[dim] != cells:
+            overlap = _overlap(cells, mask.shape[dim]).to(mask)
+            mask = (mask.movedim(dim, -1) @ overlap.T).movedim(-1, dim)
+    return mask
 
 
 def _overlap(cells: int, pixels: int) -> Tensor:

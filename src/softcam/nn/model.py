@@ -20,7 +20,8 @@ class SoftCAM(nn.Module):
         features: Extractor, images (N, C, *size) to features (N, D, *grid).
         head: Class evidence layer on these features.
         conversion: What was found, copied and measured.
-        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax). One class alone excludes
+            no other, and counts as independent.
 
     Reference:
         Djoumessi & Berens, "SoftCAM: Making black box models self-explainable", MIDL 2026.
@@ -38,7 +39,17 @@ class SoftCAM(nn.Module):
         self.features = features
         self.head = head
         self.conversion = conversion
-        self.multi_label = multi_label
+        self._multi_label = multi_label
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether probabilities are sigmoids; always so with a single class, whose softmax would be 1."""
+        return self._multi_label or self.num_classes == 1
+
+    @multi_label.setter
+    def multi_label(self, value: bool) -> None:
+        """Say how several classes are read."""
+        self._multi_label = value
 
     @property
     def num_classes(self) -> int:

@@ -41,13 +41,16 @@ class ElasticNet(nn.Module):
         """Return the penalty of a batch, a scalar in float32 or finer.
 
         Args:
-            maps: Evidence maps (N, K, h, w) in logit units.
+            maps: Evidence maps (N, K, *grid) in logit units, of images, signals (N, K, l) or volumes (N, K, d, h, w).
 
         Raises:
-            ValueError: If `maps` is not four-dimensional or holds no image.
+            ValueError: If `maps` has another number of dimensions or holds no image.
         """
-        if maps.ndim != 4 or maps.numel() == 0:
-            raise ValueError(f"Expected `maps` to be a filled batch (N, K, h, w), but got {tuple(maps.shape)}.")
+        if maps.ndim not in (3, 4, 5) or maps.numel() == 0:
+            raise ValueError(
+                "Expected `maps` to be a filled batch (N, K, h, w), (N, K, l) or (N, K, d, h, w), "
+                f"but got {tuple(maps.shape)}."
+            )
         # Half precision overflows when a hundred thousand cells are summed.
         flat = maps.flatten(1) if maps.dtype == torch.float64 else maps.flatten(1).float()
         size = flat.shape[1] if self.size_free else 1

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from softcam.backbones import default_preprocessing, identify
 from softcam.bundle import BundleConfig, fingerprint, load, read_config
-from softcam.errors import IdentityError, ImageError
+from softcam.errors import IdentityError, ImageError, UnsupportedModelError
 from softcam.imaging import DecodedImage, Geometry, Preprocessing, decode_image, image_from_array
 from softcam.nn import Evidence, SoftCAM
 from softcam.predict.prediction import Prediction, choose_class
@@ -74,6 +74,7 @@ class Predictor:
     Raises:
         BundleError: If the folder is not a sound bundle of a SoftCAM model.
         TypeError: If `model` is neither a path nor a SoftCAM model.
+        UnsupportedModelError: If the model takes signals or volumes.
         ValueError: If a value is out of range, or the preprocessing is not known.
     """
 
@@ -90,6 +91,7 @@ class Predictor:
         _check_arguments(model, batch_size, autocast)
         config = None if isinstance(model, SoftCAM) else read_config(model)
         network = copy.deepcopy(model) if isinstance(model, SoftCAM) else load(model)
+        _check_dimensions(network)
         self.device = _choose_device(network, device, bundled=config is not None)
         self.batch_size = batch_size
         self.autocast = autocast
@@ -250,6 +252,15 @@ def _check_arguments(model: object, batch_size: int, autocast: torch.dtype | Non
         raise ValueError(f"Expected `batch_size` to be a whole number of at least 1, but got {batch_size!r}.")
     if autocast is not None and autocast not in _HALF:
         raise ValueError(f"Expected `autocast` to be torch.bfloat16, torch.float16 or None, but got {autocast}.")
+
+
+def _check_dimensions(model: SoftCAM) -> None:
+    if len(model.conversion.input_size) != 2:
+        kind = "signals (N, C, L)" if len(model.conversion.input_size) == 1 else "volumes (N, C, D, H, W)"
+        raise UnsupportedModelError(
+            f"Expected a model of images, but got one of {kind}, which no image file holds. "
+            "Call `model.evidence(tensor)` instead."
+        )
 
 
 def _choose_device(model: SoftCAM, device: str | torch.device | None, *, bundled: bool) -> torch.device:

@@ -40,9 +40,9 @@ def test_margin_of_independent_labels_is_the_class_map() -> None:
     torch.testing.assert_close(evidence_margin(model, images, target), expected)
 
 
-def test_margin_of_a_single_class_is_undefined() -> None:
-    with pytest.raises(ValueError, match="at least two classes"):
-        evidence_margin(softcam(1), torch.randn(1, 3, 8, 8), torch.tensor([0]))
+def test_margin_of_an_only_class_is_its_map() -> None:
+    model, images, target = softcam(1), torch.randn(2, 3, 8, 8), torch.tensor([0, 0])
+    torch.testing.assert_close(evidence_margin(model, images, target), evidence_map(model, images, target))
 
 
 @pytest.mark.parametrize("method", [evidence_map, evidence_margin])

@@ -47,6 +47,15 @@ def test_says(config: BundleConfig, text: str) -> None:
     assert text in write_card(config)
 
 
+def test_signals_and_volumes_have_sizes_of_their_own(config: BundleConfig) -> None:
+    for size, grid, field, text in (
+        ([128], [4], [63], "4 cells at 128 px; a cell sees 63 px"),
+        ([8, 16, 24], [1, 2, 3], [8, 15, 15], "1x2x3 cells at 8x16x24 px; a cell sees 8x15x15 px"),
+    ):
+        conversion = {**(config.conversion or {}), "input_size": size, "grid": grid, "receptive_field": field}
+        assert text in write_card(replace(config, conversion=conversion))
+
+
 def test_says_what_is_not_known(config: BundleConfig) -> None:
     card = write_card(replace(config, architecture=None, preprocessing=None, provenance={}, penalty=None))
     assert "a module of the user's own" in card

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -57,6 +58,15 @@ def test_multi_label_is_the_models_own(toy: nn.Module) -> None:
     with pytest.raises(BundleError, match="`task` to be 'multilabel'"):
         describe(model, None, task="multiclass", fingerprint="0" * 64, record=RECORD)
     assert describe(toy, ["a", "b"], task="multilabel", fingerprint="0" * 64, record=RECORD).task == "multilabel"
+
+
+def test_an_only_class_is_independent(make_toy: Callable[..., nn.Module]) -> None:
+    for one in (convert(make_toy(1)), make_toy(1)):
+        assert describe(one, ["defect"], task=None, fingerprint="0" * 64, record=RECORD).task == "multilabel"
+        with pytest.raises(BundleError, match="to be 'multilabel', since a single class has no other to exclude"):
+            describe(one, ["defect"], task="multiclass", fingerprint="0" * 64, record=RECORD)
+    with pytest.raises(BundleError, match=r"name the 1 outputs .* got 2 names\. Name the class that its only logit"):
+        describe(convert(make_toy(1)), ["intact", "defect"], task=None, fingerprint="0" * 64, record=RECORD)
 
 
 def test_refuses_classes_that_do_not_fit(toy: nn.Module) -> None:

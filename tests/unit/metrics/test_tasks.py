@@ -47,6 +47,16 @@ def test_several_labels_are_judged_one_by_one() -> None:
     assert not task.exclusive
 
 
+def test_a_single_logit_is_one_label() -> None:
+    task = read_task([[0.9], [0.4], [0.6]], [[1], [1], [0]], None)
+    assert task.scores.tolist() == [[0.9], [0.4], [0.6]]
+    assert task.decisions.tolist() == [[True], [False], [True]]
+    assert task.correct.tolist() == [1.0, 0.0, 0.0]
+    assert read_task([[0.4]], [[1]], 0.3).decisions.tolist() == [[True]]
+    with pytest.raises(ValueError, match=r"K >= 2, but got \(1, 1\).*or pass \(N, 1\) probabilities and targets"):
+        read_task([[0.4]], [1], None)
+
+
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (0, 2), (1, 2, 2)])
 def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"Expected `probabilities` to be of shape \(N, K\)"):

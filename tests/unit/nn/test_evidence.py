@@ -14,7 +14,7 @@ from softcam.nn.evidence import Evidence
 
 
 def make_evidence(maps: Tensor, **options: bool) -> Evidence:
-    return Evidence(maps.mean((-2, -1)), maps, **options)
+    return Evidence(maps.flatten(2).mean(-1), maps, **options)
 
 
 @pytest.fixture
@@ -25,10 +25,27 @@ def evidence() -> Evidence:
     return make_evidence(torch.tensor([first, second]))
 
 
+@pytest.fixture
+def signal() -> Evidence:
+    """One signal, two classes, 4 cells; the logits are (-1, 1)."""
+    return make_evidence(torch.tensor([[[4.0, 0.0, 0.0, -8.0], [0.0, 2.0, 2.0, 0.0]]]))
+
+
+@pytest.fixture
+def volume() -> Evidence:
+    """One volume, one class, 2x2x2 cells; the logit is 0.5."""
+    maps = torch.zeros(1, 1, 2, 2, 2)
+    maps[0, 0, 0, 0, 0], maps[0, 0, 1, 1, 1] = 8.0, -4.0
+    return make_evidence(maps)
+
+
 @pytest.mark.parametrize(
     ("logits", "maps"),
     [
-        ((2, 3), (2, 3, 4)),
+        ((2, 3), (2, 3)),
+        ((2, 3), (2, 3, 4, 4, 4, 4)),
+        ((2, 3), (2, 4, 4)),
+        ((2, 3), (2, 4, 4, 4, 4)),
         ((6,), (2, 3, 4, 4)),
         ((2, 3), (2, 4, 4, 4)),
         ((2, 3), (1, 3, 4, 4)),
@@ -49,6 +66,28 @@ def test_sizes(evidence: Evidence) -> None:
     assert len(evidence) == 2
     assert evidence.num_classes == 3
     assert evidence.grid == (2, 3)
+
+
+def test_signals_and_volumes_have_grids_of_their_own(signal: Evidence, volume: Evidence) -> None:
+    assert signal.grid == (4,)
+    assert volume.grid == (2, 2, 2)
+    assert signal.map_of(1).tolist() == [[0.0, 2.0, 2.0, 0.0]]
+    assert signal.margin(0, against=1).tolist() == [[4.0, -2.0, -2.0, -8.0]]
+    assert volume.map_of(torch.tensor([0])).shape == (1, 2, 2, 2)
+    for part in (signal[0], *signal, signal.to(torch.float64), signal.detach()):
+        assert part.grid == (4,)
+        assert part.logits.tolist() == [[-1.0, 1.0]]
+    assert volume[torch.tensor([True])].check().grid == (2, 2, 2)
+
+
+@pytest.mark.parametrize("grid", [(5,), (2, 3, 5)])
+def test_the_identity_is_checked_on_every_grid(grid: tuple[int, ...]) -> None:
+    maps = torch.ones(2, 1, *grid, dtype=torch.float64)
+    logits = torch.tensor([[1.0], [0.8]], dtype=torch.float64)
+    assert Evidence(logits, maps).sum_error().tolist() == pytest.approx([0.0, 0.2])
+    Evidence(logits, maps).check(0.21)
+    with pytest.raises(IdentityError, match=r"relative error of 0\.2"):
+        Evidence(logits, maps).check(0.19)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +136,13 @@ def test_probabilities_of_independent_classes_are_sigmoids() -> None:
     logits = torch.tensor([[0.0, math.log(3.0)]])
     probabilities = Evidence(logits, logits[..., None, None], multi_label=True).probabilities()
     torch.testing.assert_close(probabilities, torch.tensor([[0.5, 0.75]]))
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_probability_of_an_only_class_is_a_sigmoid(multi_label: bool) -> None:
+    logits = torch.tensor([[0.0], [math.log(3.0)]])
+    probabilities = Evidence(logits, logits[..., None], multi_label=multi_label).probabilities()
+    torch.testing.assert_close(probabilities, torch.tensor([[0.5], [0.75]]))
 
 
 def test_predicted_and_runner_up(evidence: Evidence) -> None:
@@ -181,30 +227,66 @@ def test_contribution_with_a_region_per_image(evidence: Evidence) -> None:
     assert evidence.contribution(regions, target=0).tolist() == [1.0, -0.5]
 
 
-def slow_coverage(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Share of each cell that a pixel mask covers: every pixel and cell is cut into equal small squares."""
-    height, width = mask.shape
-    fine = mask.double().repeat_interleave(grid[0], 0).repeat_interleave(grid[1], 1)
-    return fine.reshape(grid[0], height, grid[1], width).mean((1, 3))
+def slow_coverage(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Share of each cell that a pixel mask covers: every pixel and cell is cut into equal small pieces."""
+    fine = mask.double()
+    for dim, cells in enumerate(grid):
+        fine = fine.repeat_interleave(cells, dim)
+    shape = [extent for pair in zip(grid, mask.shape, strict=True) for extent in pair]
+    return fine.reshape(shape).mean(tuple(range(1, 2 * len(grid), 2)))
 
 
-@pytest.mark.parametrize("size", [(3, 5), (7, 9), (16, 20), (37, 29), (32, 5)])
-def test_contribution_of_pixels_against_a_slow_reference(size: tuple[int, int]) -> None:
-    evidence = make_evidence(torch.randn(2, 2, 3, 5, dtype=torch.float64))
+GRIDS = {1: (5,), 2: (3, 5), 3: (2, 3, 5)}
+SIZES = [(5,), (8,), (37,), (3, 5), (7, 9), (16, 20), (37, 29), (32, 5), (2, 3, 5), (4, 6, 10), (3, 7, 8), (2, 11, 5)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_contribution_of_pixels_against_a_slow_reference(size: tuple[int, ...]) -> None:
+    grid = GRIDS[len(size)]
+    evidence = make_evidence(torch.randn(2, 2, *grid, dtype=torch.float64))
     mask = torch.rand(size) < 0.4
-    expected = (evidence.maps[:, 1] * slow_coverage(mask, (3, 5))).mean((-2, -1))
+    expected = (evidence.maps[:, 1] * slow_coverage(mask, grid)).flatten(1).mean(1)
     torch.testing.assert_close(evidence.contribution(mask, target=1), expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(3, 5), (6, 10), (7, 9), (37, 29), (101, 5)])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("parts", [2, 6])
-def test_contributions_of_a_partition_add_up_to_the_logit(size: tuple[int, int], parts: int) -> None:
-    evidence = make_evidence(torch.randn(3, 4, 3, 5))
+def test_contributions_of_a_partition_add_up_to_the_logit(size: tuple[int, ...], parts: int) -> None:
+    evidence = make_evidence(torch.randn(3, 4, *GRIDS[len(size)]))
     owner = torch.randint(parts, size)
     total = sum(evidence.contribution(owner == part, target=2) for part in range(parts))
     torch.testing.assert_close(total, evidence.logits[:, 2], atol=1e-6, rtol=0)
     margin = sum(evidence.contribution(owner == part, target=2, against=0) for part in range(parts))
     torch.testing.assert_close(margin, evidence.logits[:, 2] - evidence.logits[:, 0], atol=1e-6, rtol=0)
+
+
+def test_contributions_to_a_signal_by_hand(signal: Evidence) -> None:
+    assert signal.logits.tolist() == [[-1.0, 1.0]]
+    assert signal.contribution(torch.tensor([True, False, False, False]), target=0).tolist() == [1.0]
+    assert signal.contribution(torch.tensor([[0, 1, 0, 1]]), target=0, against=1).tolist() == [-2.5]
+    sample = torch.zeros(6)
+    sample[1] = 1.0  # of three halves of a sample to a cell, one half lies in the first cell and one in the second
+    assert signal.contribution(sample, target=0).tolist() == pytest.approx([1 / 3])
+    assert signal.contribution(sample, target=1).tolist() == pytest.approx([1 / 6])
+
+
+def test_contributions_to_a_volume_by_hand(volume: Evidence) -> None:
+    assert volume.logits.tolist() == [[0.5]]
+    cells = torch.zeros(2, 2, 2, dtype=torch.bool)
+    cells[0, 0, 0] = True
+    assert volume.contribution(cells, target=0).tolist() == [1.0]
+    voxel = torch.zeros(1, 4, 4, 6, dtype=torch.bool)
+    voxel[0, 3, 3, 5] = True  # one of the twelve of the last cell
+    assert volume.contribution(voxel, target=0).tolist() == pytest.approx([-4 / 12 / 8])
+
+
+def test_a_region_of_another_dimension_is_refused(signal: Evidence, volume: Evidence) -> None:
+    with pytest.raises(ValueError, match=r"at least \(4,\) cells or pixels, \(l\) or \(1, l\), but got \(3,\)"):
+        signal.contribution(torch.zeros(3), target=0)
+    with pytest.raises(ValueError, match=r"\(l\) or \(1, l\), but got \(1, 4, 4\)"):
+        signal.contribution(torch.zeros(1, 4, 4), target=0)
+    with pytest.raises(ValueError, match=r"at least \(2, 2, 2\) cells or pixels, \(d, h, w\) or \(1, d, h, w\)"):
+        volume.contribution(torch.zeros(4, 4), target=0)
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (2, 2), (6,), (1, 1, 2, 3), (3, 2, 3), (2, 1, 3)])
@@ -213,12 +295,31 @@ def test_a_region_that_does_not_fit_is_refused(evidence: Evidence, shape: tuple[
         evidence.contribution(torch.zeros(shape), target=0)
 
 
-@pytest.mark.parametrize("size", [(2, 3), (5, 7), (64, 96), (31, 3), (1, 1)])
-def test_upsampling_keeps_the_mean(size: tuple[int, int]) -> None:
-    evidence = make_evidence(torch.randn(2, 3, 2, 3, dtype=torch.float64))
+@pytest.mark.parametrize(
+    "size", [(2, 3), (5, 7), (64, 96), (31, 3), (1, 1), (5,), (97,), (2,), (2, 3, 5), (4, 7, 31), (1, 1, 1)]
+)
+def test_upsampling_keeps_the_mean(size: tuple[int, ...]) -> None:
+    evidence = make_evidence(torch.randn(2, 3, *GRIDS[len(size)], dtype=torch.float64))
     resized = evidence.upsample(size)
     assert resized.shape == (2, 3, *size)
-    torch.testing.assert_close(resized.mean((-2, -1)), evidence.logits, atol=1e-12, rtol=0)
+    torch.testing.assert_close(resized.flatten(2).mean(-1), evidence.logits, atol=1e-12, rtol=0)
+
+
+def test_upsampling_a_signal_by_hand() -> None:
+    # Between the centres of the cells 0, 0, 6 lie 0, 0, 0, 3.6, 6, of mean 1.92 instead of 2.
+    resized = make_evidence(torch.tensor([[[0.0, 0.0, 6.0]]])).upsample((5,))
+    torch.testing.assert_close(resized, torch.tensor([[[0.08, 0.08, 0.08, 3.68, 6.08]]]))
+
+
+def test_upsampling_a_volume_by_hand(volume: Evidence) -> None:
+    rows = volume.upsample((2, 2, 4))[0, 0].tolist()
+    assert rows == [[[8.0, 6.0, 2.0, 0.0], [0.0] * 4], [[0.0] * 4, [0.0, -1.0, -3.0, -4.0]]]
+
+
+@pytest.mark.parametrize("size", [(8,), (8, 8, 8), (), (0, 8), (8, -1)])
+def test_upsampling_to_another_number_of_dimensions_is_refused(evidence: Evidence, size: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"Expected `size` to be 2 lengths of at least 1.*\(2, 3\), but got \("):
+        evidence.upsample(size)
 
 
 def test_upsampling_is_bilinear_up_to_a_constant_per_map(evidence: Evidence) -> None:

@@ -11,8 +11,8 @@ from softcam.nn.penalties import ElasticNet
 def slow_penalty(maps: torch.Tensor, l1: float, l2: float) -> float:
     """The paper's form, cell by cell: batch mean of l1 * sum |A| + l2 * sqrt(sum A^2)."""
     total = 0.0
-    for image in maps.double().tolist():
-        cells = [cell for channel in image for row in channel for cell in row]
+    for image in maps.double():
+        cells = image.flatten().tolist()
         total += l1 * sum(abs(cell) for cell in cells) + l2 * math.sqrt(sum(cell**2 for cell in cells))
     return total / len(maps)
 
@@ -31,9 +31,20 @@ def test_size_free_by_hand() -> None:
     assert ElasticNet(l2=1.0, size_free=True)(maps).item() == 2.5
 
 
+def test_signals_and_volumes_by_hand() -> None:
+    signals = torch.tensor([[[3.0, -4.0, 0.0]], [[0.0, -1.0, 0.0]]])
+    volumes = signals.reshape(2, 1, 3, 1, 1)
+    for maps in (signals, volumes):
+        assert ElasticNet(l1=1.0)(maps).item() == 4.0
+        assert ElasticNet(l2=1.0)(maps).item() == 3.0
+        assert ElasticNet(l1=3.0, size_free=True)(maps).item() == 4.0
+        assert ElasticNet(l2=1.0, size_free=True)(maps).item() == pytest.approx(3 / math.sqrt(3))
+
+
+@pytest.mark.parametrize("grid", [(4, 5), (7,), (2, 3, 4)])
 @pytest.mark.parametrize(("l1", "l2"), [(1e-3, 0.0), (0.0, 1e-2), (0.3, 0.7)])
-def test_against_the_slow_form(l1: float, l2: float) -> None:
-    maps = torch.randn(3, 2, 4, 5, dtype=torch.float64)
+def test_against_the_slow_form(l1: float, l2: float, grid: tuple[int, ...]) -> None:
+    maps = torch.randn(3, 2, *grid, dtype=torch.float64)
     assert ElasticNet(l1, l2)(maps).item() == pytest.approx(slow_penalty(maps, l1, l2), rel=1e-12)
 
 
@@ -105,7 +116,7 @@ def test_a_strength_out_of_range_is_refused(name: str, value: float) -> None:
         ElasticNet(**{name: value})
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4), (0, 2, 3, 3), (2, 0, 3, 3), (1, 2, 3, 3, 1)])
+@pytest.mark.parametrize("shape", [(2, 3), (0, 2, 3, 3), (2, 0, 3, 3), (2, 3, 0), (1, 2, 3, 3, 1, 1)])
 def test_maps_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"Expected `maps` to be a filled batch \(N, K, h, w\)"):
         ElasticNet(l1=1.0)(torch.zeros(shape))

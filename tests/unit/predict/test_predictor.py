@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from softcam.backbones import create_black_box
 from softcam.bundle import fingerprint, save
-from softcam.errors import BundleError, IdentityError
+from softcam.errors import BundleError, IdentityError, UnsupportedModelError
 from softcam.imaging import Preprocessing, encode_png, image_from_array
 from softcam.nn import LinearEvidence, SoftCAM, convert
 from softcam.predict import Predictor
@@ -38,6 +39,31 @@ def test_gives_what_the_model_gives(model: SoftCAM, preprocessing: Preprocessing
         assert prediction.predicted == str(evidence.logits[index].argmax().item())
         assert prediction.geometry == preprocessing.locate(*pictures[index].shape[:2])
         assert prediction.digest == image_from_array(pictures[index]).digest
+
+
+def test_an_only_class_is_reported_from_its_threshold(
+    tmp_path: Path, preprocessing: Preprocessing, pictures: Pictures
+) -> None:
+    model = convert(create_black_box("timm:test_resnet", num_classes=1, weights="none").eval())
+    probability = next(iter(Predictor(model, preprocessing=preprocessing)(pictures[:1]))).probabilities
+    assert probability == pytest.approx(0.5, abs=0.49)
+    for shift, predicted in ((-1e-4, "defect"), (1e-4, "")):
+        record = preprocessing.to_dict()
+        thresholds = {"defect": float(probability[0]) + shift}
+        save(model, tmp_path / "model", classes=["defect"], preprocessing=record, thresholds=thresholds)
+        (found,) = Predictor(tmp_path / "model")(pictures[:1])
+        assert (found.predicted, found.multi_label, found.contrast) == (predicted, True, (0, None))
+        assert found.probabilities == pytest.approx(1 / (1 + np.exp(-found.logits)))
+        assert found.margin().mean() == pytest.approx(found.logits[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(("layer", "size", "kind"), [(nn.Conv1d, (16,), "signals"), (nn.Conv3d, (4, 6, 8), "volumes")])
+def test_refuses_models_of_what_no_image_file_holds(layer: type[nn.Module], size: tuple[int, ...], kind: str) -> None:
+    pool = nn.AdaptiveAvgPool1d(1) if len(size) == 1 else nn.AdaptiveAvgPool3d(1)
+    black_box = nn.Sequential(layer(1, 3, 3), pool, nn.Flatten(), nn.Linear(3, 2)).eval()
+    model = convert(black_box, images=torch.randn(1, 1, *size))
+    with pytest.raises(UnsupportedModelError, match=rf"Expected a model of images, but got one of {kind}.*evidence"):
+        Predictor(model, preprocessing=Preprocessing(size=32))
 
 
 def test_takes_paths_bytes_arrays_and_decoded_images(

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from softcam.imaging import overlay
+from softcam.imaging import overlay, signed_colors
 from softcam.nn.evidence import Evidence
 from softcam.reporting.plotting import plot
 from softcam.reporting.wording import MINUS
@@ -127,6 +127,52 @@ def test_grey_images_and_graphs_are_accepted() -> None:
 def test_refused(images: Tensor, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plot(_evidence(), images, **arguments)
+
+
+def test_a_signal_is_a_line_over_the_colours_of_its_cells() -> None:
+    maps = torch.tensor([[[1.0, -1.0], [0.0, 0.5]]])
+    evidence, signals = Evidence(maps.mean(-1), maps), torch.arange(24.0).reshape(1, 3, 8)
+    figure = plot(evidence, signals, classes=["a", "b"], limit=1.0, mean=[0.0] * 3, std=[2.0] * 3)
+    assert [axes.get_title().splitlines()[0] for axes in figure.axes[:3]] == ["signal", "a", "b"]
+    assert not figure.axes[0].get_images()
+    assert (_pixels(figure, 1)[0] == signed_colors(maps[0, :1].numpy(), 1.0)[0]).all()
+    assert figure.axes[1].get_images()[0].get_extent()[:2] == [0.0, 8.0]
+    for axes in figure.axes[:3]:
+        assert [line.get_ydata().tolist() for line in axes.get_lines()] == (2 * signals[0]).tolist()
+        assert axes.get_lines()[0].get_xdata().tolist() == [index + 0.5 for index in range(8)]
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize(("depth", "layer"), [(0, 0), (3, 0), (4, 1), (7, 1)])
+def test_a_volume_is_drawn_by_the_slice(depth: int, layer: int) -> None:
+    maps = torch.randn(1, 2, 2, 3, 3, generator=torch.Generator().manual_seed(1))
+    evidence, volumes = Evidence(maps.mean((2, 3, 4)), maps), torch.rand(1, 1, 8, 12, 15)
+    figure = plot(evidence, volumes, limit=1.0, depth=depth, target=1)
+    assert _titles(figure)[0] == f"slice {depth} of 0-7"
+    photo = (255 * volumes[0, 0, depth]).round().to(torch.uint8).numpy()
+    assert (_pixels(figure, 0) == photo).all()
+    assert (_pixels(figure, 1) == overlay(photo, maps[0, 1, layer].numpy(), 1.0)).all()
+
+
+def test_a_volume_needs_a_slice_and_nothing_else_has_one() -> None:
+    maps = torch.zeros(1, 2, 2, 3, 3)
+    evidence, volumes = Evidence(maps.mean((2, 3, 4)), maps), torch.rand(1, 1, 8, 12, 15)
+    for depth in (None, 8, -1):
+        with pytest.raises(ValueError, match=rf"`depth` .* in \[0, 7\], but got {depth}\. The middle one is 4"):
+            plot(evidence, volumes, depth=depth)
+    with pytest.raises(ValueError, match="`depth` to be left out"):
+        plot(_evidence(), _images(), depth=0)
+    with pytest.raises(
+        ValueError, match=r"`images` to be \(1, 1 or 3, D, H, W\), at least one, but got \(1, 1, 8, 12\)"
+    ):
+        plot(evidence, volumes[..., 0], depth=0)
+    with pytest.raises(ValueError, match=r"`images` to be \(1, C, L\)"):
+        plot(Evidence(torch.zeros(1, 2), torch.zeros(1, 2, 4)), volumes)
+
+
+def test_an_only_class_has_its_sigmoid() -> None:
+    one = _evidence(1)
+    assert _titles(plot(one, _images()))[1].endswith(f"p {float(one.logits[0, 0].sigmoid()):.2f}")
 
 
 def test_an_only_class_has_no_rival() -> None:
