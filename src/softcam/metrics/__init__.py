@@ -29,6 +29,7 @@ from softcam.metrics.faithfulness import (
     relative_drop,
 )
 from softcam.metrics.fills import FILLS, BlurFill, ConstantFill, Fill, NoisyLinearFill
+from softcam.metrics.locality import context_swap_change, effective_receptive_field
 from softcam.metrics.localization import (
     activation_precision,
     activation_sensitivity,
@@ -80,9 +81,11 @@ __all__ = [
     "components",
     "confidence_increase",
     "confusion_matrix",
+    "context_swap_change",
     "count_patches",
     "deletion_curve",
     "delong",
+    "effective_receptive_field",
     "entropy",
     "gini",
     "highlight",
