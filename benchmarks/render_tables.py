@@ -1,14 +1,17 @@
-"""Write the README's tables from the committed results: `python benchmarks/render_tables.py [--check]`."""
+"""Write the documents' tables from the committed results: `python benchmarks/render_tables.py [--check]`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softcam.files import write_atomic
+from softcam.survey import SurveyRow, read_survey
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -21,21 +24,46 @@ MEASURES = {
 }
 
 
+HEADS = {
+    "linear": "1x1 convolution under a mean",
+    "max": "1x1 convolution under a maximum",
+    "avgmax": "1x1 convolution under mean and maximum",
+    "catavgmax": "two 1x1 convolutions, under mean and maximum",
+    "pooled_norm": "norm of the mean, 1x1 convolution",
+    "several": "one 1x1 convolution per map",
+    "attention": "attention weights of the image, 1x1 convolution",
+    "pointwise": "the head's own layers at every cell",
+    None: "none",
+}
+KEPT = {"exact": "yes", "trainable": "after fine-tuning", "no": "new layer only", "defect": "defect"}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if the README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a document is out of date")
     options = parser.parse_args()
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    fresh = text
-    for name, render in (("demo", render_demo), ("cost", render_cost), ("conversion", render_conversion)):
-        before, begin, rest = fresh.partition(f"<!-- {name}:begin -->\n")
-        _, end, after = rest.partition(f"<!-- {name}:end -->")
-        fresh = f"{before}{begin}{render()}{end}{after}"
+    tables = {
+        "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
+        "docs/how-to/export.md": {"export": render_export},
+    }
+    stale = {}
+    for document, renders in tables.items():
+        text = (ROOT / document).read_text(encoding="utf-8")
+        if (fresh := put_tables(text, renders)) != text:
+            stale[ROOT / document] = fresh
     if options.check:
-        return int(fresh != text)
-    write_atomic(readme, fresh)
+        return int(bool(stale))
+    for path, fresh in stale.items():
+        write_atomic(path, fresh)
     return 0
+
+
+def put_tables(text: str, renders: Mapping[str, Callable[[], str]]) -> str:
+    for name, render in renders.items():
+        before, begin, rest = text.partition(f"<!-- {name}:begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}:end -->")
+        text = f"{before}{begin}{render()}{end}{after}"
+    return text
 
 
 def read(name: str) -> dict[str, Any]:
@@ -101,15 +129,67 @@ def render_cost() -> str:
 
 
 def render_conversion() -> str:
-    result = read("conversion")
-    rows = result["models"]
-    exact = [row for row in rows if row["exact"]]
-    worst = max(row["error"] for row in exact)
-    return (
-        f"Conversion (`softcam models`): {len(exact)} of {len(rows)} surveyed architectures of timm and torchvision "
-        f"convert exactly, with a largest relative difference of the logits of {worst:.1e} in float32; the others are "
-        "refused with the reason.\n"
-    )
+    survey = read_survey()
+    lines = [
+        "Every classifier of torchvision and timm (`softcam models`; `make survey` makes the table again):",
+        "",
+        "| class evidence layer | logits kept | torchvision | timm |",
+        "|---|---|---|---|",
+    ]
+    counts = {library: count_heads(survey.select(f"{library}:*")) for library in ("torchvision", "timm")}
+    kinds = sorted({*counts["torchvision"], *counts["timm"]}, key=lambda kind: (kind[1] != "exact", kind[0] or "~"))
+    lines += [
+        f"| {HEADS[kind[0]]} | {KEPT[kind[1]]} | {counts['torchvision'][kind]} | {counts['timm'][kind]} |"
+        for kind in kinds
+    ]
+    totals = [f"{sum(found.values())}" for found in counts.values()]
+    exact = [sum(count for kind, count in found.items() if kind[1] == "exact") for found in counts.values()]
+    lines += [f"| **all** | {exact[0]} and {exact[1]} exactly | **{totals[0]}** | **{totals[1]}** |", ""]
+    measured = [row for row in survey.rows if row.error is not None]
+    worst = max(row.error or 0.0 for row in measured), max(row.error64 or 0.0 for row in measured)
+    lines += [
+        (
+            f"{len(measured)} of the exact ones were converted whole: largest relative difference of the logits "
+            f"{worst[0]:.1e} in float32, {worst[1]:.1e} in float64. The others were judged by their heads."
+        )
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def count_heads(rows: Sequence[SurveyRow]) -> Counter[tuple[str | None, str]]:
+    return Counter((row.head, row.outcome) for row in rows)
+
+
+def render_export() -> str:
+    result = read("export_matrix")
+    setting, versions = result["setting"], result["environment"]["versions"]
+    checks = ("onnx", "openvino", "export_strict", "export_non_strict", "compile")
+    batches = " and ".join(map(str, setting["batches"]))
+    lines = [
+        (
+            f"`python benchmarks/export_matrix.py`, random weights, batches of {batches} images (traced with "
+            f"{setting['traced_batch']}). Largest relative difference from the model, of logits, maps and their mean "
+            "(equal: to the last bit); "
+            f"torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}, OpenVINO {versions['openvino']}. "
+            f"`torch.compile` with the backend `{setting['compile_backend']}` shows that the model is one graph, not "
+            "more."
+        ),
+        "",
+        "| model | class evidence layer | ONNX | OpenVINO | torch.export, strict | not strict | torch.compile |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        asked = ", ".join(f"{name}={value}" for name, value in row["options"].items())
+        cells = [row["model"], f"`{row['head']}`" + (f" ({asked})" if asked else "")]
+        lines.append(f"| {' | '.join(cells + [_outcome(row[check]) for check in checks])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _outcome(found: dict[str, Any]) -> str:
+    if not found["ok"]:
+        return f"no: {found['reason']}"
+    error = max(found["agreement"].values()) if "agreement" in found else found["error"]
+    return f"{error:.0e}" if error else "equal"
 
 
 if __name__ == "__main__":

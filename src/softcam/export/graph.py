@@ -8,13 +8,17 @@ from pathlib import Path
 import torch
 
 from softcam.errors import ExportError
+from softcam.export.failures import first_line
 from softcam.export.libraries import load_library
 from softcam.export.record import PREFIX
 from softcam.export.runtime import INPUT, OUTPUTS
 from softcam.nn import SoftCAM
 
-INLINE_BYTES = 2_000_000_000
-"""Size of the weights up to which an ONNX file holds them itself; its format ends at 2 GiB."""
+INLINE_BYTES = 1_500_000_000
+"""Size of the weights up to which an ONNX file holds them itself; its format ends at 2 GiB, constants included."""
+
+LOWEST_OPSET = 18
+"""Torch's exporter is written in this version; a later one is converted from it, which fails for an earlier one."""
 
 TRACED_BATCH = 2
 
@@ -26,27 +30,29 @@ def write_onnx(
 
     Args:
         model: The model in eval mode, on the CPU.
-        path: The file; weights of more than 2 GB go to `<path>.data` beside it.
+        path: The file; weights of more than 1.5 GB go to `<path>.data` beside it.
         shape: (C, *size) of the images.
         metadata: Texts to be kept in the file.
-        opset: Version of the operators; default: the exporter's.
+        opset: Version of the operators, from 18; default: the exporter's.
 
     Returns:
         The version of the operators.
 
     Raises:
         ExportError: If the model cannot be traced or written, or if the graph is not valid.
+        ValueError: If there is no such opset.
     """
+    onnx = load_library("onnx")
+    _check_opset(opset, onnx.defs.onnx_opset_version())
     program = _trace(model, shape, opset)
     program.model.metadata_props.update(metadata)
     found = int(program.model.opset_imports[""])
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     program.save(path, external_data=weights > INLINE_BYTES)
-    onnx = load_library("onnx")
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"Expected a valid ONNX graph, but: {_first_line(error)}") from error
+        raise ExportError(f"Expected a valid ONNX graph, but: {first_line(error)}") from error
     return found
 
 
@@ -68,7 +74,16 @@ def write_openvino(onnx_path: Path, path: Path, *, metadata: Mapping[str, str]) 
             graph.set_rt_info(text, ["softcam", name.removeprefix(PREFIX)])
         openvino.save_model(graph, str(path), compress_to_fp16=False)
     except Exception as error:
-        raise ExportError(f"Expected OpenVINO to convert the graph, but it said: {_first_line(error)}") from error
+        raise ExportError(f"Expected OpenVINO to convert the graph, but it said: {first_line(error)}") from error
+
+
+def _check_opset(opset: int | None, newest: int) -> None:
+    # Before the trace: what the exporter cannot convert, it logs with a traceback and leaves as it was.
+    if opset is not None and (isinstance(opset, bool) or opset not in range(LOWEST_OPSET, newest + 1)):
+        raise ValueError(
+            f"Expected `opset` to be a whole number from {LOWEST_OPSET} to {newest}, but got {opset!r}. "
+            "A later onnx knows later versions."
+        )
 
 
 def _trace(model: SoftCAM, shape: Sequence[int], opset: int | None) -> torch.onnx.ONNXProgram:
@@ -76,7 +91,7 @@ def _trace(model: SoftCAM, shape: Sequence[int], opset: int | None) -> torch.onn
         with torch.no_grad():
             program = torch.onnx.export(
                 model.with_evidence(),
-                (torch.zeros(TRACED_BATCH, *shape),),
+                (torch.zeros(TRACED_BATCH, *shape, dtype=torch.float32, device="cpu"),),
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
                 opset_version=opset,
@@ -87,7 +102,7 @@ def _trace(model: SoftCAM, shape: Sequence[int], opset: int | None) -> torch.onn
     except Exception as error:
         cause = error.__cause__ or error
         raise ExportError(
-            f"Expected torch to trace the model, but {type(cause).__name__}: {_first_line(cause)}"
+            f"Expected torch to trace the model, but {type(cause).__name__}: {first_line(cause)}"
         ) from error
     return _check_program(program, opset)
 
@@ -106,7 +121,3 @@ def _check_program(program: torch.onnx.ONNXProgram | None, opset: int | None) ->
     if opset not in (None, found):
         raise ExportError(f"Expected operators of version {opset}, but the exporter gave {found}. Choose another.")
     return program
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

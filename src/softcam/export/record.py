@@ -29,9 +29,10 @@ class ExportRecord:
         input_size: Size of the images in pixels, (H, W), which is fixed in the graph.
         grid: Cells of a map, (h, w).
         map_stride: Input pixels from one cell to the next, vertically and horizontally.
-        preprocessing: `softcam.imaging.Preprocessing` as a dictionary, for images of `input_size`; None if unknown.
+        preprocessing: `softcam.imaging.Preprocessing` as a dictionary, complete; None if unknown. It makes squares, so
+            that where `input_size` is none, images have to be resized to that instead.
         thresholds: Probability from which a class is reported, by class name.
-        versions: Versions of softcam and of the libraries that wrote the file.
+        versions: Versions of softcam, and of the libraries that were installed when the file was written.
         format_version: Version of this record.
 
     Raises:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softcam.errors import ExportError
+from softcam.export.failures import first_line
 from softcam.export.libraries import load_library
 
 Array = npt.NDArray[np.float32]
@@ -69,5 +70,4 @@ def _open_openvino(file: Path) -> Graph:
 
 
 def _refused(name: str, file: Path, error: Exception) -> ExportError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ExportError(f"Expected {name} to open {file.name!r}, but it said: {reason}")
+    return ExportError(f"Expected {name} to open {file.name!r}, but it said: {first_line(error)}")

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from softcam.bundle import BundleConfig, fingerprint, list_versions, load, read_config
 from softcam.bundle.describe import describe
 from softcam.errors import ExportError
+from softcam.export.failures import first_line
 from softcam.export.record import ExportRecord
+from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM
+from softcam.nn.features import map_stride
 from softcam.versions import installed_versions
 
 WRITERS = ("onnx", "onnxscript", "onnxruntime", "openvino")
@@ -56,8 +59,11 @@ def open_source(
         ExportError: If the model takes no images of that size.
     """
     original, config = _open(source, black_box)
-    size = _choose_size(original, config, input_size, stored=not isinstance(source, SoftCAM))
-    model = copy.deepcopy(original).cpu().float().eval()
+    stored = original is not source
+    size = _choose_size(original, config, input_size, stored=stored)
+    dtype_notes = _note_dtype(original)
+    # What was loaded here belongs to nobody else, and may be large.
+    model = (original if stored else copy.deepcopy(original)).cpu().float().eval()
     channels, maps = _try_channels(model, config, size)
     preprocessing, notes = _fit_preprocessing(config.preprocessing, size)
     grid = tuple(maps.shape[2:])
@@ -69,17 +75,23 @@ def open_source(
         channels=channels,
         input_size=size,
         grid=grid,
-        map_stride=tuple(max(1, round(pixels / cells)) for pixels, cells in zip(size, grid, strict=True)),
+        map_stride=map_stride(size, grid),
         preprocessing=preprocessing,
         thresholds=config.thresholds,
         versions=list_versions() | installed_versions(WRITERS),
     )
-    return Source(model, record, _note_dtype(original) + notes)
+    return Source(model, record, dtype_notes + notes)
 
 
 def _open(source: SoftCAM | str | Path, black_box: nn.Module | None) -> tuple[SoftCAM, BundleConfig]:
     if isinstance(source, str | Path):
-        return load(source, model=black_box), read_config(source)
+        config = read_config(source)
+        if config.kind == "softcam" and config.architecture is None and black_box is None:
+            raise ExportError(
+                "Expected `black_box` to be given, since this bundle holds the weights of a user's own module. "
+                "Build that module and export from Python with black_box=module."
+            )
+        return load(source, model=black_box), config
     if not isinstance(source, SoftCAM):
         raise TypeError(
             f"Expected a SoftCAM model or the folder of one, but got {type(source).__name__}. "
@@ -114,12 +126,13 @@ def _try_channels(model: SoftCAM, config: BundleConfig, size: tuple[int, ...]) -
     for channels in _list_channels(model, config):
         try:
             with torch.no_grad():
-                return channels, model.evidence(torch.zeros(1, channels, *size)).maps
-        except Exception as error:  # noqa: BLE001 - any network may be inside, and the last failure is raised below
+                images = torch.zeros(1, channels, *size, dtype=torch.float32, device="cpu")
+                return channels, model.evidence(images).maps
+        except Exception as error:  # noqa: BLE001 - any network may be inside, and the first failure is raised below
             failure = failure or error
     shown = " x ".join(map(str, size))
     raise ExportError(
-        f"Expected the model to take images of {shown} px, but it raised: {failure}. "
+        f"Expected the model to take images of {shown} px, but it raised: {failure and first_line(failure)}. "
         "Choose the size that it was made for with `input_size`."
     ) from failure
 
@@ -140,15 +153,16 @@ def _list_channels(model: SoftCAM, config: BundleConfig) -> list[int]:
 def _fit_preprocessing(
     record: dict[str, Any] | None, size: tuple[int, ...]
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Return the preprocessing for images of that size, with every default written out, and what to note."""
     if record is None:
         return None, ("the preprocessing is not known: images must come as the model was trained on them",)
-    if set(size) == {record.get("size")}:
-        return record, ()
-    if len(set(size)) == 1:
-        return record | {"size": size[0]}, ()
-    return record, (
-        f"`preprocessing` makes squares of {record.get('size')} px; resize images to `input_size` yourself",
-    )
+    square = len(set(size)) == 1
+    side = size[0] if square else record.get("size")
+    # Complete, since who reads the file need not know softcam's defaults.
+    known = Preprocessing.from_dict(record if side is None else record | {"size": side}).to_dict()
+    if square:
+        return known, ()
+    return known, (f"`preprocessing` makes squares of {known['size']} px; resize images to `input_size` yourself",)
 
 
 def _note_dtype(model: SoftCAM) -> tuple[str, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from softcam.export.agreement import measure
@@ -32,10 +34,10 @@ def export_onnx(
 
     Args:
         source: A model, or the folder of a bundle.
-        out: The file, ending in .onnx; an older one is replaced. Weights of more than 2 GB go to `<out>.data`.
+        out: The file, ending in .onnx; an older one is replaced. Weights of more than 1.5 GB go to `<out>.data`.
         input_size: Height and width of the images in pixels; default: what the bundle's preprocessing makes, or what
             the model was converted with.
-        opset: Version of the ONNX operators; default: the exporter's.
+        opset: Version of the ONNX operators, from 18; default: the exporter's.
         black_box: For a bundle of a user's own module, that module, as `softcam.load` takes it.
 
     Returns:
@@ -44,11 +46,12 @@ def export_onnx(
     Raises:
         ExportError: If the model cannot be exported, or if the file does not agree with it. Nothing is written.
         MissingExtraError: If onnx, onnxscript or onnxruntime is not installed.
+        ValueError: If `out`, `input_size` or `opset` is not as described.
     """
     path = _check_name(out, ".onnx")
     _require("onnx", "onnxscript", "onnxruntime")
     ready = open_source(source, input_size=input_size, black_box=black_box)
-    with atomic_files(path) as folder:
+    with _full_precision(), atomic_files(path) as folder:
         staged = folder / path.name
         version = write_onnx(ready.model, staged, ready.shape, metadata=ready.record.to_metadata(), opset=opset)
         return _report(ready, staged, path, form="onnx", opset=version)
@@ -74,15 +77,19 @@ def export_openvino(
         opset: As in `export_onnx`.
         black_box: As in `export_onnx`.
 
+    Returns:
+        As in `export_onnx`; the opset is that of the ONNX graph on the way.
+
     Raises:
         ExportError: As in `export_onnx`.
         MissingExtraError: If onnx, onnxscript or openvino is not installed.
+        ValueError: As in `export_onnx`.
     """
     path = _check_name(out, ".xml")
     _require("onnx", "onnxscript")
     load_library("openvino", extra="openvino")
     ready = open_source(source, input_size=input_size, black_box=black_box)
-    with atomic_files(path) as folder:
+    with _full_precision(), atomic_files(path) as folder:
         staged, bridge = folder / path.name, folder / "bridge" / "graph.onnx"
         bridge.parent.mkdir()
         version = write_onnx(ready.model, bridge, ready.shape, metadata={}, opset=opset)
@@ -110,6 +117,11 @@ def _check_name(out: str | Path, suffix: str) -> Path:
     if path.suffix != suffix or path.is_dir():
         raise ValueError(f"Expected `out` to be a file that ends in {suffix}, but got {str(out)!r}.")
     return path
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    # A graph traced under a caller's autocast would hold its casts.
+    return torch.autocast("cpu", enabled=False)
 
 
 def _require(*packages: str) -> None:

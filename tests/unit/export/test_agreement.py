@@ -80,6 +80,16 @@ def test_nan_is_no_agreement(model: SoftCAM, monkeypatch: pytest.MonkeyPatch) ->
         measure(model, Path("x.onnx"), SHAPE).check()
 
 
+def test_logits_of_zero_agree_with_zeros_only(model: SoftCAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.zero_()
+    replace_graph(monkeypatch, lambda images: run(model, images))
+    assert measure(model, Path("x.onnx"), SHAPE) == Agreement(0.0, 0.0, 0.0)
+    replace_graph(monkeypatch, lambda images: (run(model, images)[0] + np.float32(1e-9), run(model, images)[1]))
+    assert measure(model, Path("x.onnx"), SHAPE).logits == float("inf")
+
+
 @pytest.mark.parametrize(("field", "name"), [("logits", "logits"), ("maps", "maps"), ("mean", "mean of the maps")])
 def test_each_error_counts(field: str, name: str) -> None:
     good = {"logits": 1e-4, "maps": 1e-4, "mean": 1e-4}

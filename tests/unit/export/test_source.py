@@ -37,6 +37,30 @@ def test_a_bundle_says_more(bundle: Path, toy: nn.Module) -> None:
     assert source.notes == ()
 
 
+def test_the_preprocessing_is_written_out_in_full(bundle: Path, toy: nn.Module) -> None:
+    record = open_source(bundle, black_box=toy).record
+    assert record.preprocessing == {
+        "size": 64,
+        "fit": "squash",
+        "crop_fraction": 1.0,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "interpolation": "bilinear",
+        "channels": 3,
+    }
+
+
+def test_a_users_own_module_has_to_be_given(bundle: Path) -> None:
+    with pytest.raises(ExportError, match=r"Expected `black_box` to be given, .* from Python with black_box=module"):
+        open_source(bundle)
+
+
+def test_the_map_stride_is_the_networks_own(model: SoftCAM) -> None:
+    # 41 pixels at stride 8 give 6 cells: their ratio is nearer to 7.
+    record = open_source(model, input_size=(30, 41)).record
+    assert (record.grid, record.map_stride) == ((4, 6), (8, 8))
+
+
 def test_the_preprocessing_follows_the_size(bundle: Path, toy: nn.Module) -> None:
     larger = open_source(bundle, input_size=[96, 96], black_box=toy)
     assert larger.record.preprocessing["size"] == 96  # type: ignore[index]

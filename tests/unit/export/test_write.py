@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import softcam
 from softcam.errors import ExportError, MissingExtraError
 from softcam.export import ExportReport, export_onnx, export_openvino, graph, open_graph, read_metadata, write
 from softcam.export.agreement import Agreement
@@ -102,9 +104,39 @@ def test_an_older_file_is_replaced(bundle: Path, toy: nn.Module, tmp_path: Path)
 
 def test_the_opset_can_be_chosen(model: SoftCAM, tmp_path: Path) -> None:
     assert export_onnx(model, tmp_path / "a.onnx", opset=18).opset == 18
-    with pytest.raises(ExportError, match=r"Expected operators of version 3|Expected torch to trace"):
-        export_onnx(model, tmp_path / "b.onnx", opset=3)
-    assert not (tmp_path / "b.onnx").exists()
+    later = export_onnx(model, tmp_path / "b.onnx", opset=21)
+    assert later.opset == onnx.load(later.path).opset_import[0].version == 21
+
+
+@pytest.mark.parametrize("opset", [17, onnx.defs.onnx_opset_version() + 1, True, 18.5])
+def test_an_opset_that_cannot_be_written_is_refused(opset: Any, model: SoftCAM, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected `opset` to be a whole number from 18 to \d+, but got"):
+        export_onnx(model, tmp_path / "a.onnx", opset=opset)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_caller_has_set_does_not_reach_the_file(model: SoftCAM, images: Tensor, tmp_path: Path) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        export_onnx(model, tmp_path / "a.onnx")
+    check_same(tmp_path / "a.onnx", model, images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        export_onnx(model, tmp_path / "b.onnx")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    check_same(tmp_path / "b.onnx", model, images)
+
+
+def test_a_bundle_in_half_precision_gives_a_file_in_float32(
+    model: SoftCAM, images: Tensor, toy: nn.Module, tmp_path: Path
+) -> None:
+    softcam.save(model.bfloat16(), tmp_path / "half")
+    report = export_onnx(tmp_path / "half", tmp_path / "a.onnx", black_box=toy)
+    assert "the weights were bfloat16; the file holds and computes float32" in report.notes
+    types = {tensor.data_type for tensor in onnx.load(tmp_path / "a.onnx").graph.initializer}
+    assert onnx.TensorProto.FLOAT in types
+    assert types.isdisjoint({onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16})
+    check_same(tmp_path / "a.onnx", model.float(), images)
 
 
 class _Counting(nn.Module):

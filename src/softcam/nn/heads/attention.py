@@ -56,7 +56,8 @@ class AttentionEvidence(EvidenceHead):
         own = self._split(self.value(cells)) * answers[..., None] * cells.shape[1]
         shared = self._split(self.value(self._cells(features) + self._positions(features)[:1])) * asked[..., None]
         placed = self._join(own + shared)
-        return placed.transpose(1, 2).reshape(len(features), -1, *features.shape[2:])
+        # Not `len(features)`: torch.export would write that number of images into the graph.
+        return placed.transpose(1, 2).reshape(features.shape[0], -1, *features.shape[2:])
 
     def pool(self, features: Tensor) -> Tensor:
         """Return the answer (N, E) of the attention."""
