@@ -37,6 +37,7 @@ FLOORS = {
     "training": 3,
     "evaluation": 4,
     "reporting": 5,
+    "sweep": 5,
     "interop": 5,
     "distributed": 5,
     "demo": 6,

@@ -30,7 +30,7 @@ def read_truth(manifest: Manifest, row: int, preprocessing: Preprocessing) -> Te
     if mask is None and not len(boxes):
         return None
     if mask is not None:
-        truth = np.atleast_3d(decode_image(mask).pixels).any(2)
+        truth = np.asarray(np.atleast_3d(decode_image(mask).pixels).any(axis=2))
     else:
         image = decode_image(manifest.paths[row])
         truth = np.zeros((image.height, image.width), dtype=bool)
