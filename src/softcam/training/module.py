@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAUROC, MultilabelAUROC
+from torchmetrics.classification import BinaryAUROC, MulticlassAUROC, MultilabelAUROC
 
 from softcam.errors import RunError
 from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
@@ -226,6 +226,8 @@ def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _create_auroc(task: Task) -> Metric:
+    if task.num_classes == 1:
+        return BinaryAUROC()
     if task.multi_label:
         return MultilabelAUROC(num_labels=task.num_classes)
     return MulticlassAUROC(num_classes=task.num_classes)

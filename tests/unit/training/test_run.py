@@ -231,6 +231,18 @@ def test_several_labels_per_image(values: dict[str, Any], tmp_path: Path, manife
     assert bundle.load(done.model_path).multi_label
 
 
+def test_a_single_finding_is_one_logit(values: dict[str, Any], manifest: Manifest, tmp_path: Path) -> None:
+    table = manifest.table.assign(spot=(manifest.table["label"] == "spot").astype(int)).drop(columns="label")
+    table.to_csv(manifest.root / "finding.csv", index=False)
+    single = read_manifest(manifest.root / "finding.csv", classes=("spot",))
+    recipe = build(values, stages=[{"epochs": 4}], loss={"class_weights": "balanced"})
+    done = train(recipe, tmp_path / "run", manifest=single, progress=False)
+    assert done.metrics["val_auroc"] > 0.9
+    model = bundle.load(done.model_path)
+    assert (model.num_classes, model.multi_label) == (1, True)
+    assert set(bundle.read_config(done.model_path).thresholds) == {"spot"}
+
+
 def test_three_classes_have_no_threshold(values: dict[str, Any], tmp_path: Path, manifest: Manifest) -> None:
     table = manifest.table.copy()
     table.loc[table.index % 5 == 0, "label"] = "other"
