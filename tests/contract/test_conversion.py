@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from softcam.backbones import create_black_box
 from softcam.errors import UnsupportedModelError
 from softcam.nn import SoftCAM, convert
+from softcam.nn.features import map_stride
 from softcam.survey import read_survey
 from softcam.survey.weights import randomise
 
@@ -163,7 +164,7 @@ def test_the_conversion_is_exact(case: Case) -> None:
     assert report.error is not None
     assert report.error <= 5e-6
     assert largest_error(model, black_box, images) <= 5e-6
-    assert report.grid[0] * report.map_stride[0] == case.size[0]
+    assert report.map_stride == map_stride(case.size, report.grid)
     model.evidence(images).check(1e-5)
     double = convert(black_box.double(), images=images.double())
     assert largest_error(double, black_box, images.double()) <= 1e-12

@@ -80,6 +80,11 @@ def build(split: Split, *, head: HeadChoice, exact: bool) -> Built:
         return Built(build_head(split, verdict), verdict.layout, verdict.prefix, notes=_norm_notes(split))
     if verdict.pooling is None and head == "auto" and (attention := _build_attention(split, verdict)) is not None:
         return attention
+    if exact and verdict.exact:
+        raise UnsupportedModelError(
+            f"Expected `head` to be 'auto' or 'linear' for maps that average to the black box's own logits, but got "
+            f"{head!r}. Leave `head` out, or use `exact=False` and fine-tune the model."
+        )
     if exact:
         raise _cannot(verdict.found, "Use `exact=False` for the closest copy of the head, to be fine-tuned")
     return _build_copy(split, verdict, head)
@@ -115,7 +120,7 @@ def build_new(split: Split, *, head: HeadChoice, num_classes: int, layers: int |
         UnsupportedModelError: If the head was asked for in a form that it does not have.
     """
     if head == "linear" or layers is not None:
-        return _build_plain(split, num_classes, layers or 1)
+        return _build_plain(split, num_classes, 1 if layers is None else layers)
     try:
         built = build(split, head=head, exact=False)
     except UnsupportedModelError:
@@ -245,16 +250,12 @@ def build_several(split: SeveralSplit, *, exact: bool) -> Built:
     Raises:
         UnsupportedModelError: If the head is neither, or if it is not exact but has to be.
     """
+    layout, means_only = _judge_several(split)
     with torch.no_grad(), double_head(split):
-        folds = [fold for layout in TOKENS if (fold := _fold_several(split, layout)) is not None]
-        if not folds:
-            raise _cannot("it is not affine in several maps", "Name one map with `features=`")
-        # Class tokens are affine either way round; they come with tokens first.
-        layout, weights, bias = next((fold for fold in folds if _sees_only_means(split, *fold)), folds[0])
-        means_only = _sees_only_means(split, layout, weights, bias)
-        prefixes = _find_prefixes(split, layout)
+        weights, bias = _fold_several(split, layout)
     if exact and not means_only:
         raise _cannot("the head sees more of several maps than their means", "Use `exact=False`")
+    prefixes = _find_prefixes(split, layout)
     # The bias belongs to the last map, the deepest.
     biases = [torch.zeros_like(bias)] * (len(weights) - 1) + [bias]
     options = {"dropout": split.dropout, "dims": split.dims}
@@ -273,20 +274,40 @@ def build_several(split: SeveralSplit, *, exact: bool) -> Built:
     )
 
 
-def _fold_several(split: SeveralSplit, layout: Layout) -> tuple[Layout, list[Tensor], Tensor] | None:
-    """Return layout, weights (K, D) and bias (K,) of a head that is affine in vectors that fill its maps, or None."""
-    example = split.example.double()
-    zeros = [_fill(example.new_zeros(1, s[channel_dim(layout)]), s, layout) for s in split.shapes]
+def _judge_several(split: SeveralSplit) -> tuple[Layout, bool]:
+    """Return the layout in which the head reads its maps, and whether it sees only their means.
+
+    Raises:
+        UnsupportedModelError: If it is affine in neither.
+    """
+    # Weights of zero would make a head affine in any layout.
+    with torch.no_grad(), double_head(split, randomise=True):
+        layouts = [layout for layout in TOKENS if _is_affine(split, layout)]
+        means_only = [layout for layout in layouts if _sees_only_means(split, layout)]
+    if not layouts:
+        raise _cannot("it is not affine in several maps", "Name one map with `features=`")
+    # Class tokens are affine either way round; they come with tokens first.
+    return (means_only or layouts)[0], bool(means_only)
+
+
+def _is_affine(split: SeveralSplit, layout: Layout) -> bool:
+    """Return whether a head is affine in vectors that fill its maps."""
     generator = torch.Generator().manual_seed(9)
     try:
-        bias = split.head_of(zeros)[0]
-        weights = [_fold_part(split, zeros, index, layout, bias) for index in range(len(zeros))]
-        vectors = [torch.randn(2, w.shape[1], generator=generator, dtype=bias.dtype).to(example) for w in weights]
+        weights, bias = _fold_several(split, layout)
+        vectors = [torch.randn(2, w.shape[1], generator=generator, dtype=bias.dtype).to(bias.device) for w in weights]
         logits = split.head_of([_fill(v, shape, layout) for v, shape in zip(vectors, split.shapes, strict=True)])
     except RuntimeError:
-        return None
-    found = bias + sum(v @ weight.T for v, weight in zip(vectors, weights, strict=True))
-    return (layout, weights, bias) if _agree(found, logits) else None
+        return False
+    return _agree(bias + sum(v @ weight.T for v, weight in zip(vectors, weights, strict=True)), logits)
+
+
+def _fold_several(split: SeveralSplit, layout: Layout) -> tuple[list[Tensor], Tensor]:
+    """Return weights (K, D) and bias (K,) of a head that is affine in vectors that fill its maps."""
+    example = split.example.double()
+    zeros = [_fill(example.new_zeros(1, s[channel_dim(layout)]), s, layout) for s in split.shapes]
+    bias = split.head_of(zeros)[0]
+    return [_fold_part(split, zeros, index, layout, bias) for index in range(len(zeros))], bias
 
 
 def _fold_part(split: SeveralSplit, zeros: list[Tensor], index: int, layout: Layout, bias: Tensor) -> Tensor:
@@ -311,7 +332,8 @@ def _find_prefixes(split: SeveralSplit, layout: Layout) -> tuple[int | None, ...
     return tuple(count_prefix(split.network, shape[1], split.example.shape[2:]) for shape in split.shapes)
 
 
-def _sees_only_means(split: SeveralSplit, layout: Layout, weights: list[Tensor], bias: Tensor) -> bool:
+def _sees_only_means(split: SeveralSplit, layout: Layout) -> bool:
+    weights, bias = _fold_several(split, layout)
     prefixes = _find_prefixes(split, layout)
     generator = torch.Generator().manual_seed(9)
     maps = [torch.randn(2, *s[1:], generator=generator, dtype=torch.float64).to(bias.device) for s in split.shapes]

@@ -6,10 +6,10 @@ features of a network, which vary little over positions, a nonlinear head can pa
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from numbers import Integral
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,19 @@ from softcam.nn.build import Built, HeadChoice, build, build_at, build_new, crea
 from softcam.nn.evidence import Evidence
 from softcam.nn.features import map_stride as compute_stride
 from softcam.nn.features import to_grid
-from softcam.nn.heads import EvidenceHead, SeveralEvidence
+from softcam.nn.intake import (
+    check_classifier,
+    check_images,
+    check_model,
+    check_stage_classes,
+    classify,
+    copy_network,
+    first_convolution,
+    taking_one_image,
+    unwrap,
+)
 from softcam.nn.model import SoftCAM
 from softcam.nn.pruning import Extractor, drop_unused
-from softcam.nn.replay import run_logits
 from softcam.nn.report import ConversionReport
 from softcam.nn.resolution import Refinement, refine
 from softcam.nn.split import Split, split_network
@@ -33,6 +42,8 @@ EXACT_TOLERANCE = 1e-4
 
 Half precision gets two of its rounding steps.
 """
+
+ONE_LOGIT = "one logit: its sigmoid is the probability of the class, a threshold decides"
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,19 @@ class _Request:
     at: tuple[Place, ...] = ()
     layers: int | None = None
 
-    def arguments(self) -> dict[str, object]:
-        """Return what shapes the model, where it is not the default."""
+    def __post_init__(self) -> None:
+        """Refuse values that no conversion takes."""
+        if self.head not in get_args(HeadChoice):
+            raise ValueError(f"Expected `head` to be one of {', '.join(get_args(HeadChoice))}, but got {self.head!r}.")
+        if not isinstance(self.num_classes, Integral | None):
+            raise TypeError(f"Expected `num_classes` to be an integer, but got {type(self.num_classes).__name__}.")
+
+    def arguments(self, kind: str) -> dict[str, object]:
+        """Return what shapes the model, where it is not the default; `kind` is that of the layer that came of it."""
+        # A head that is more than linear stays as `auto` would have it.
+        default = self.head == "auto" or (self.head == "linear" and kind != "linear")
         shaping = {
-            "head": None if self.head == "auto" else self.head,
+            "head": None if default else self.head,
             "map_stride": self.map_stride,
             "features": self.features,
             "classifier": self.classifier,
@@ -98,7 +118,7 @@ def convert(  # noqa: PLR0913 - each argument is one thing that a user may want
         num_classes: If given, a new class evidence layer for so many classes, to be trained.
         images: Probe images (N, C, H, W) as the model expects them, on which the result is measured; default: two
             images of noise at the model's default size.
-        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax); an only class always is.
         certify: Whether to compare the new logits with the old ones. Without it, nothing vouches for the copy.
         exact: Whether to refuse a head that cannot be exact (flattened grids, hidden layers after the pooling, class
             tokens). If false, its layers are applied at every cell; the logits drift, and the model has to be
@@ -125,17 +145,17 @@ def convert(  # noqa: PLR0913 - each argument is one thing that a user may want
         Djoumessi & Berens, MIDL 2026; without training it equals CAM (Zhou et al., CVPR 2016) with the bias spread
         over the cells.
     """
-    source = _unwrap(model)
-    _check_model(source)
+    source = unwrap(model)
+    check_model(source)
     named = (_name_of(source, features, "features"), _name_of(source, classifier, "classifier"))
     request = _Request(num_classes, exact, head, map_stride, *named, _read_places(source, at), layers)
-    network = copy.deepcopy(source).eval().requires_grad_()
+    network = copy_network(source)
     probe = _make_probe(network, images, request, certify=certify)
     original = probe.logits
     refinement = None
     if map_stride is not None:
         refinement = _refine(network, probe.images, request, certify=certify)
-        probe = replace(probe, logits=_run(network, probe.images, request.classifier))
+        probe = replace(probe, logits=classify(network, probe.images, request.classifier))
     extractor, built, tail = _place_layer(network, probe, request)
     receptive_field, grid, dropped = drop_unused(extractor, tail, probe.images[:1])
     report = _make_report(built, request, probe, grid, receptive_field)
@@ -149,21 +169,25 @@ def convert(  # noqa: PLR0913 - each argument is one thing that a user may want
 def _place_layer(network: nn.Module, probe: _Probe, request: _Request) -> tuple[Extractor, Built, list[str]]:
     """Return the features, the class evidence layer on them, and the names of the modules that only the head calls."""
     if request.at:
-        stages = find_stages(network, probe.images[:1], request.at)
-        classes = request.num_classes or probe.logits.shape[1]
+        with taking_one_image(probe.images[:1]):
+            stages = find_stages(network, probe.images[:1], request.at)
+        classes = probe.logits.shape[1] if request.num_classes is None else request.num_classes
+        if request.num_classes is None:
+            check_stage_classes(network, classes)
         return create_stage_features(network, stages), build_at(stages, num_classes=classes, layers=request.layers), []
     split, built = _split_and_build(network, probe.images[:1], request)
     return create_features(split, built), built, [name for name, _ in split.tail]
 
 
 def _split_and_build(network: nn.Module, example: Tensor, request: _Request) -> tuple[Split, Built]:
-    split = split_network(network, example, features=request.features, classifier=request.classifier)
+    with taking_one_image(example):
+        split = split_network(network, example, features=request.features, classifier=request.classifier)
     if request.num_classes is not None:
         return split, build_new(split, head=request.head, num_classes=request.num_classes, layers=request.layers)
     if request.layers is not None:
         raise ValueError("Expected `layers` together with `num_classes=` or `at=`, whose class evidence layer is new.")
     built = build(split, head=request.head, exact=request.exact)
-    _check_classifier(network, built.head)
+    check_classifier(network, built.head)
     return split, built
 
 
@@ -176,33 +200,6 @@ def _refine(network: nn.Module, images: Tensor, request: _Request, *, certify: b
     if request.map_stride is None:
         raise ValueError("Expected `map_stride` to be given.")
     return refine(network, images[:1], run, stride=request.map_stride, verify=certify)
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside `torch.compile`'s or a data-parallel wrapper."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while True:
-        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-def _check_model(model: nn.Module) -> None:
-    if isinstance(model, SoftCAM):
-        raise UnsupportedModelError("Expected a black box, but got a SoftCAM model. It has been converted already.")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"Expected `model` to be a torch.nn.Module, but got {type(model).__name__}.")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UnsupportedModelError(
-            "Expected eager code, but got a TorchScript module. Convert the module it came from."
-        )
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise UnsupportedModelError("Expected weights, but got meta tensors. Load the weights, then convert.")
-    if any("quantized" in type(module).__module__ for module in model.modules()):
-        raise UnsupportedModelError(
-            "Expected floating-point weights, but got quantised modules. Convert the float model, then quantise it."
-        )
 
 
 def _read_places(model: nn.Module, at: Place | nn.Module | Sequence[Place | nn.Module] | None) -> tuple[Place, ...]:
@@ -231,51 +228,20 @@ def _name_of(model: nn.Module, part: str | nn.Module | None, argument: str) -> s
 def _make_probe(network: nn.Module, images: Tensor | None, request: _Request, *, certify: bool) -> _Probe:
     reference = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
     if images is not None:
-        _check_images(images, network)
+        check_images(images, network)
         images = images.to(reference)
-        return _Probe(images, _run(network, images, request.classifier))
+        return _Probe(images, classify(network, images, request.classifier))
     shape = input_shape(network)
     recorded = tuple((_record_of(network).get("input_size") or shape)[:1]) + shape[1:]
     # A stem that folds blocks of pixels into channels hides how many the images have.
     for candidate in dict.fromkeys([shape, recorded]):
         noise = torch.randn(2 if certify else 1, *candidate, generator=torch.Generator().manual_seed(0)).to(reference)
         try:
-            return _Probe(noise, _run(network, noise, request.classifier))
+            return _Probe(noise, classify(network, noise, request.classifier))
         except UnsupportedModelError:
             if candidate == recorded:
                 raise
     raise AssertionError
-
-
-def _run(network: nn.Module, images: Tensor, classifier: str | None) -> Tensor:
-    try:
-        with torch.no_grad():
-            logits = run_logits(network, images, classifier)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise UnsupportedModelError(
-            f"Expected the model to classify images {tuple(images.shape)}, but it raised: {error}. "
-            "Pass `images=` as the model expects them."
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnsupportedModelError(
-            f"Expected the model to return one tensor of logits (N, K), but got {got}. Name the module whose output "
-            "is the logits with `classifier=`, or wrap the model in a module that returns the logits alone."
-        )
-    return logits
-
-
-def _check_images(images: Tensor, network: nn.Module) -> None:
-    first = _first_convolution(network)
-    dims = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-    expected = next((count for kind, count in dims.items() if isinstance(first, kind)), images.ndim - 2)
-    if images.ndim != expected + 2 or images.ndim < 3 or len(images) == 0:
-        shape = {1: "(N, C, L)", 3: "(N, C, D, H, W)"}.get(expected, "(N, C, H, W)")
-        raise ValueError(f"Expected `images` to be a filled batch {shape}, but got {tuple(images.shape)}.")
-
-
-def _first_convolution(network: nn.Module) -> nn.Conv1d | nn.Conv2d | nn.Conv3d | None:
-    return next((m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
 
 
 def input_shape(network: nn.Module) -> tuple[int, ...]:
@@ -289,7 +255,7 @@ def input_shape(network: nn.Module) -> tuple[int, ...]:
     patches = getattr(getattr(network, "patch_embed", None), "img_size", None)
     if isinstance(patches, tuple) and len(patches) == 2:
         size = (size[0], *patches)
-    first = _first_convolution(network)
+    first = first_convolution(network)
     if isinstance(first, nn.Conv1d | nn.Conv3d):
         kind = "signals (N, C, L)" if isinstance(first, nn.Conv1d) else "volumes (N, C, D, H, W)"
         raise UnsupportedModelError(f"Expected `images=` for a network of {kind}, but got none. Pass one or two.")
@@ -300,20 +266,6 @@ def input_shape(network: nn.Module) -> tuple[int, ...]:
 def _record_of(network: nn.Module) -> Mapping[str, Any]:
     record: Mapping[str, Any] = getattr(network, "pretrained_cfg", None) or getattr(network, "default_cfg", None) or {}
     return record
-
-
-def _check_classifier(network: nn.Module, head: EvidenceHead | SeveralEvidence) -> None:
-    """Refuse pooled features that only look like logits: the network ends where its classifier would be."""
-    last = list(network.modules())[-1]
-    without = getattr(network, "num_classes", None) == 0 or type(last) is nn.Identity
-    if not without or isinstance(head, SeveralEvidence):
-        return
-    weight = head.classifier.weight.detach().flatten(1)
-    if weight.shape[0] == weight.shape[1] and torch.equal(weight, torch.eye(len(weight)).to(weight)):
-        raise UnsupportedModelError(
-            "Expected a classifier, but the model returns its pooled features. "
-            "Use `num_classes=` for a class evidence layer on them, and train it."
-        )
 
 
 def _make_report(
@@ -333,8 +285,8 @@ def _make_report(
         receptive_field=receptive_field,
         places=built.places,
         dropout=built.head.dropout,
-        notes=built.notes,
-        arguments=request.arguments(),
+        notes=built.notes + ((ONE_LOGIT,) if built.head.num_classes == 1 else ()),
+        arguments=request.arguments(built.head.kind),
     )
 
 
@@ -379,7 +331,8 @@ def _check_error(evidence: Evidence, old: Tensor) -> float:
     if not error <= _tolerance(old.dtype):
         raise UnsupportedModelError(
             f"Expected the converted model to give the same logits, but they differ by {error:.2g} of their size. "
-            "The network does more with its features than pool and classify them."
+            "The network does more with its features than pool and classify them. Name the module after which it does "
+            "not with `features=`, or use `num_classes=` for a new class evidence layer."
         )
     return error
 

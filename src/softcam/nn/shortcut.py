@@ -50,13 +50,16 @@ def shortcut(outputs: Outputs, batch: int) -> Iterator[None]:
         outputs: What `record_outputs` gave for one image.
         batch: Number of images.
     """
+    own = {module: vars(module).get("forward") for module in outputs}
     try:
         for module, output in outputs.items():
             module.forward = _answer(output, batch)
         yield
     finally:
-        for module in outputs:
-            del module.forward
+        for module, forward in own.items():
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
 
 
 def _answer(output: Any, batch: int) -> Callable[..., Any]:

@@ -136,7 +136,7 @@ class WatchedSplit(ReplacedSplit):
     """Halves on both sides of the last reduction of positions.
 
     Args:
-        number: Number of that call among the reductions in one forward.
+        number: Number of that call among the reductions in one forward; of the first, where the map is pooled twice.
         options: Arguments of `Split`.
     """
 

@@ -119,7 +119,7 @@ class _Reader:
     def read(self, calls: list[_Call]) -> PointwiseEvidence:
         """Return the layers of the calls; the last becomes the classifier."""
         layers = [layer for call in calls for layer in self._layers(call)]
-        if len(layers) < 2 or not isinstance(layers[-1], Convolution) or max(layers[-1].kernel_size) > 1:
+        if not layers or not isinstance(layers[-1], Convolution) or max(layers[-1].kernel_size) > 1:
             raise _UnreadableError
         last = layers[-1]
         with torch.device("meta"):
@@ -197,6 +197,8 @@ class _Reader:
         return (side,) * self.dims
 
     def _batch_norm(self, module: nn.Module) -> nn.Module:
+        if module.num_features != self.channels:
+            raise _UnreadableError
         layer = BATCH_NORMS[self.dims](self.channels, eps=module.eps, momentum=module.momentum, affine=module.affine)
         layer.load_state_dict(module.state_dict())
         return layer.to(next(module.buffers()))

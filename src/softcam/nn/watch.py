@@ -32,7 +32,8 @@ class PoolingWatch(TorchFunctionMode):
     Such a reduction is recognised by what it does: a pooling leaves one value per channel; the
     choice of one token leaves one token of several; a flattening makes one row of several positions. Squeeze-and-
     excitation blocks pool as well, hence the last call counts. Where a map is brought to a fixed grid right before it
-    is flattened (VGG), the features are what was there before.
+    is flattened (VGG), the features are what was there before. Where one map is pooled twice, by its mean and by its
+    maximum, the two count as one call, with the number of the first.
 
     Args:
         substitute: A feature map to put in the place of the input of the reduction number `at`.
@@ -50,6 +51,8 @@ class PoolingWatch(TorchFunctionMode):
         self.kind = ""
         self.frozen = False
         self._resized: tuple[Tensor, Tensor, int] | None = None
+        self._replaced: Tensor | None = None
+        self._version = 0
 
     def freeze(self) -> None:
         """Take note of nothing from now on."""
@@ -70,15 +73,26 @@ class PoolingWatch(TorchFunctionMode):
             return output
         source, number = args[0], self.calls
         self.calls += 1
-        if number == self.at and self.substitute is not None:
+        if self.substitute is not None and (number == self.at or source is self._replaced):
+            self._replaced = source
             output = _repeat(func, self.substitute, args[1:], kwargs)
         if kind == "resize":
             self._resized = (output, source, number)
             return output
         if kind == "flatten" and self._resized is not None and self._resized[0] is source:
             _, source, number = self._resized
-        self.features, self.number, self.dropout, self.kind = source, number, 0.0, kind
+        if not self._is_again(source):
+            self.number = number
+        self.features, self.dropout, self.kind = source, 0.0, kind
         return output
+
+    def _is_again(self, source: Tensor) -> bool:
+        """Return whether the last reduction was of the same map, and nothing was written into it since."""
+        if torch.compiler.is_compiling():
+            return False
+        before, version = self._version, 0 if source.is_inference() else source._version  # noqa: SLF001 - torch's own
+        self._version = version
+        return source is self.features and version == before
 
 
 def _repeat(func: Function, substitute: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -354,6 +354,28 @@ def test_a_batch_norm_in_the_head_is_folded_and_said(black_box: nn.Module, image
     assert relative_error(model.evidence(images).maps.mean((-2, -1)), network(images)) <= 1e-5
 
 
+def concatenated_head(network: nn.Module, features: Tensor) -> Tensor:
+    return network.fc(
+        torch.cat([F.adaptive_max_pool2d(features, 1), features.mean((2, 3), keepdim=True)], 1).flatten(1)
+    )
+
+
+def test_two_poolings_of_one_map_convert_where_nothing_names_the_halves(black_box: nn.Module, images: Tensor) -> None:
+    black_box.fc = nn.Linear(12, 4)
+    network = with_head(black_box, concatenated_head)
+    model = convert(network, images=images)
+    assert (model.conversion.head, model.conversion.channels) == ("catavgmax", 6)
+    assert relative_error(model.evidence(images).maps.mean((-2, -1)), network(images)) <= 1e-5
+
+
+def test_two_poolings_before_a_hidden_layer_leave_room_for_a_new_layer(black_box: nn.Module, images: Tensor) -> None:
+    black_box.fc = nn.Sequential(nn.BatchNorm1d(12), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    network = with_head(black_box, concatenated_head)
+    with pytest.raises(UnsupportedModelError, match="to be a stack of layers"):
+        convert(network, images=images, exact=False)
+    assert convert(network, images=images, num_classes=3).conversion.head == "linear"
+
+
 def flat_head(network: nn.Module, features: Tensor) -> Tensor:
     return network.fc(features.flatten(1)[:, ::20])
 

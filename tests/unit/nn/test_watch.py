@@ -78,7 +78,7 @@ def test_a_substitute_takes_the_place_of_one_call(at: int, expected: list[float]
     ones, sevens = torch.ones(1, 2, 3, 3), torch.full((1, 2, 4, 4), 7.0)
     with PoolingWatch(sevens, at=at):
         first = ones.mean((2, 3))
-        second = F.adaptive_avg_pool2d(ones, 1)
+        second = F.adaptive_avg_pool2d(ones.clone(), 1)
     assert [first[0, 0].item(), second[0, 0, 0, 0].item()] == expected
 
 
@@ -121,3 +121,34 @@ def test_dropout_before_the_pooling_is_none_of_the_head(features: Tensor) -> Non
     with PoolingWatch() as watch:
         F.dropout(features, 0.3).mean((2, 3))
     assert watch.dropout == 0.0
+
+
+def test_mean_and_maximum_of_one_map_count_as_one_call(features: Tensor) -> None:
+    other = features + 1
+    with PoolingWatch() as watch:
+        other.mean((2, 3))
+        features.mean((2, 3))
+        features.amax((2, 3))
+    assert watch.features is features
+    assert (watch.number, watch.calls) == (1, 3)
+    substitute = torch.arange(24.0).reshape(1, 2, 3, 4)
+    with PoolingWatch(substitute, at=1):
+        found = [other.mean((2, 3)), features.mean((2, 3)), features.amax((2, 3))]
+    assert torch.equal(found[0], other.mean((2, 3)))
+    assert [part.tolist() for part in found[1:]] == [[[5.5, 17.5]], [[11.0, 23.0]]]
+
+
+def test_a_map_that_was_written_into_is_another(features: Tensor) -> None:
+    # Squeeze-and-excitation may scale the map in place whose mean it has taken.
+    with PoolingWatch() as watch:
+        features *= features.mean((2, 3), keepdim=True)
+        features.mean((2, 3))
+    assert watch.number == 1
+
+
+def test_inference_mode_does_not_matter() -> None:
+    with torch.inference_mode(), PoolingWatch() as watch:
+        features = torch.zeros(1, 2, 3, 4)
+        features.mean((2, 3))
+        features.amax((2, 3))
+    assert watch.number == 0
