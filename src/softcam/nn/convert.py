@@ -158,7 +158,7 @@ def convert(  # noqa: PLR0913 - each argument is one thing that a user may want
         probe = replace(probe, logits=classify(network, probe.images, request.classifier))
     extractor, built, tail = _place_layer(network, probe, request)
     receptive_field, grid, dropped = drop_unused(extractor, tail, probe.images[:1])
-    report = _make_report(built, request, probe, grid, receptive_field)
+    report = _make_report(built, request, probe, built.head.cells(grid), receptive_field)
     report = replace(report, notes=report.notes + dropped + (refinement.notes if refinement else ()))
     converted = SoftCAM(extractor, built.head.to(probe.images), report, multi_label=multi_label)
     if certify:

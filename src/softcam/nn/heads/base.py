@@ -7,6 +7,7 @@ features gives maps that average to the logits. The kinds of head differ in how 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -91,6 +92,10 @@ class EvidenceHead(nn.Module):
         """Take weight (K, D') and bias (K,) over, with their dtype and device, and return this layer."""
         self.classifier = create_convolution(weight.reshape(*weight.shape, *[1] * self.dims), bias)
         return self
+
+    def cells(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the cells of a map on features of a grid."""
+        return tuple(grid)
 
     def reset(self, num_classes: int) -> None:
         """Put a new, untrained classifier for `num_classes` classes in place, on the same device and in the same dtype.

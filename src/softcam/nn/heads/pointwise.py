@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -44,6 +45,14 @@ class PointwiseEvidence(EvidenceHead):
     def channels(self) -> int:
         """D, channels of the features that come in."""
         return self._channels
+
+    def cells(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the cells of a map on features of a grid: fewer, where the body looks at windows."""
+        cells = tuple(grid)
+        for module in self.body.modules():
+            if isinstance(module, Convolution):
+                cells = tuple(count - size + 1 for count, size in zip(cells, module.kernel_size, strict=True))
+        return cells
 
     def place(self, features: Tensor) -> Tensor:
         """Return the body's output."""

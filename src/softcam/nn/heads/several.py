@@ -87,6 +87,10 @@ class SeveralEvidence(nn.Module):
         ]
         return logits, sum(summed[1:], start=summed[0]).expand_as(finest)
 
+    def cells(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the cells of the summed map where the finest features have a grid."""
+        return tuple(grid)
+
     def reset(self, num_classes: int) -> None:
         """Put new, untrained classifiers for `num_classes` classes in place."""
         for head in self.layers():
