@@ -66,10 +66,12 @@ def _properties(config: BundleConfig) -> list[tuple[str, str]]:
 
 
 def _exactness(conversion: Mapping[str, Any]) -> str:
-    if conversion["error"] is None:
-        return f"{conversion['head']}; a new layer, trained rather than copied"
-    error = f"largest relative error {conversion['error']:.1e}"
-    return f"{conversion['head']}; the black box's own when it was converted ({error})"
+    head, error, drift = (conversion.get(name) for name in ("head", "error", "drift"))
+    if drift is not None:
+        return f"{head}; copied from the black box, whose logits drifted by {drift:.2g} of their size when converted"
+    if error is None:
+        return f"{head}; a new layer, trained rather than copied"
+    return f"{head}; the black box's own when it was converted (largest relative error {error:.1e})"
 
 
 def _grid(conversion: Mapping[str, Any]) -> str:

@@ -139,6 +139,11 @@ def _build(config: BundleConfig) -> nn.Module:
         )
     name, arguments = config.architecture["name"], dict(config.architecture["arguments"])
     arguments.pop("num_classes", None)
+    if files := [key for key in arguments if key.startswith("pretrained") or key in ("checkpoint_path", "cache_dir")]:
+        # Who wrote the bundle must not choose what is read from this machine, which may be a pickle.
+        raise BundleError(
+            f"Expected `architecture` to name no other files, but it has {files}. Do not use this bundle."
+        )
     try:
         return create_black_box(name, num_classes=len(config.classes), weights="none", **arguments)
     except (UnsupportedModelError, ValueError, TypeError, RuntimeError) as error:

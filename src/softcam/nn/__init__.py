@@ -12,6 +12,7 @@ from softcam.nn.heads import (
     PointwiseEvidence,
     SeveralEvidence,
 )
+from softcam.nn.locality import theoretical_receptive_field
 from softcam.nn.model import EvidenceModule, SoftCAM
 from softcam.nn.modes import evaluating, is_batch_norm
 from softcam.nn.penalties import ElasticNet
@@ -42,4 +43,5 @@ __all__ = [
     "resolve_module",
     "run_from",
     "run_until",
+    "theoretical_receptive_field",
 ]

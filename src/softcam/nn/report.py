@@ -20,9 +20,9 @@ class ConversionReport:
         num_classes: K, number of classes.
         layout: Order of the feature dimensions in the black box (NCHW, NHWC or NLC).
         input_size: Height and width of the probe images in pixels (length of signals; depth, height, width of volumes).
-        grid: Cells (h, w) of a map at that size.
-        map_stride: Input pixels from one cell to the next, vertically and horizontally.
-        receptive_field: Height and width in input pixels of all that the central cell depends on, measured through
+        grid: Cells of a map at that size, (h, w), (l,) or (d, h, w).
+        map_stride: Input pixels from one cell to the next along each dimension.
+        receptive_field: Input pixels along each dimension of all that the central cell depends on, measured through
             its gradient on a probe image; it cannot exceed `input_size`.
         dropout: Probability of the classifier's dropout, carried over to whole feature channels.
         notes: What else a user should know.
@@ -83,9 +83,11 @@ class ConversionReport:
         return "\n".join(lines + [f"note            {note}" for note in self.notes])
 
     def _measured(self) -> str:
-        if self.error is not None:
-            return f"largest relative error {self.error:.1e}"
-        return "new, to be trained" if self.drift is None else f"logits drift by {self.drift:.2g} of their size"
+        drift = "" if self.drift is None else f"logits drift by {self.drift:.2g} of their size"
+        if self.error is None:
+            return drift or "new, to be trained"
+        # Finer maps have both: the error is against the network made finer, the drift against the black box.
+        return f"largest relative error {self.error:.1e}" + (f"; {drift}" if drift else "")
 
 
 def _by(sizes: tuple[int, ...]) -> str:

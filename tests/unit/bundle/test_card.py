@@ -76,6 +76,14 @@ def test_a_new_layer_is_not_called_exact(config: BundleConfig) -> None:
     assert "a new layer, trained rather than copied" in write_card(replace(config, conversion=conversion))
 
 
+@pytest.mark.parametrize("error", [None, 1e-7])
+def test_what_drifted_is_called_neither_new_nor_the_black_boxs_own(config: BundleConfig, error: float | None) -> None:
+    card = write_card(replace(config, conversion={**(config.conversion or {}), "error": error, "drift": 0.0967}))
+    assert "linear; copied from the black box, whose logits drifted by 0.097 of their size when converted" in card
+    assert "the black box's own when" not in card
+    assert "a new layer" not in card
+
+
 def test_class_names_cannot_break_the_page(config: BundleConfig) -> None:
     card = write_card(replace(config, classes=("a|b", "<img src=x>", "[c](d)"), thresholds={}))
     assert r"a\|b, \<img src=x\>, \[c\](d)" in card

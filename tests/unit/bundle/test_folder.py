@@ -127,6 +127,14 @@ def test_refuses_arguments_that_no_builder_takes(bundle: Path) -> None:
         load(bundle)
 
 
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg", "cache_dir", "pretrained_strict"])
+def test_an_architecture_cannot_make_it_read_other_files(bundle: Path, tmp_path: Path, argument: str) -> None:
+    torch.save({}, tmp_path / "other.pth")
+    edit(bundle, architecture={"name": "timm:test_resnet", "arguments": {argument: str(tmp_path / "other.pth")}})
+    with pytest.raises(BundleError, match=f"name no other files, but it has \\['{argument}'\\]"):
+        load(bundle)
+
+
 def test_refuses_an_architecture_with_another_grid(bundle: Path) -> None:
     edit(bundle, architecture={"name": "timm:test_resnet", "arguments": {"output_stride": 16}})
     with pytest.raises(BundleError, match=r"Expected \(5, 5\) cells.*gives \(10, 10\)"):

@@ -73,3 +73,9 @@ def test_text_of_a_new_layer(report: ConversionReport) -> None:
     fresh = dataclasses.replace(report, exact=False, error=None, notes=())
     assert str(fresh).splitlines()[0] == "head            linear (not exact; new, to be trained)"
     assert "note" not in str(fresh)
+
+
+def test_text_of_finer_maps_says_how_far_the_logits_went(report: ConversionReport) -> None:
+    finer = dataclasses.replace(report, exact=False, drift=0.0967)
+    expected = "head            linear (not exact; largest relative error 2.5e-07; logits drift by 0.097 of their size)"
+    assert str(finer).splitlines()[0] == expected
