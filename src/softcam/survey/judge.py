@@ -14,7 +14,7 @@ from softcam.backbones import create_black_box
 from softcam.errors import UnsupportedModelError
 from softcam.nn import input_shape
 from softcam.nn.build import Built, build
-from softcam.nn.features import to_grid
+from softcam.nn.features import map_stride, to_grid
 from softcam.nn.split import SeveralSplit, Split, split_network
 from softcam.survey.table import SurveyRow, shorten_reason
 from softcam.survey.weights import materialise, randomise
@@ -106,7 +106,7 @@ def _make_row(name: str, split: Split, built: Built, reason: str | None) -> Surv
         channels=built.head.channels,
         input_size=size,
         grid=grid,
-        map_stride=tuple(round(extent / cells) for extent, cells in zip(size, grid, strict=True)),
+        map_stride=map_stride(size, grid),
     )
 
 
