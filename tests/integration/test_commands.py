@@ -177,7 +177,11 @@ def test_models_lists_the_survey_and_measures() -> None:
     assert rows
     assert all("resnet" in row["model"] for row in rows)
     measured = run("models", "--measure", "timm:resnet10t", "--json")
-    assert json.loads(measured.stdout)[0]["exact"] is True
+    assert measured.returncode == 0, measured.stderr
+    (row,) = json.loads(measured.stdout)
+    assert (row["outcome"], row["head"], row["grid"]) == ("exact", "linear", [6, 6])
+    assert 0 < row["error"] <= 5e-6
+    assert row["error64"] <= 1e-12
 
 
 @pytest.mark.parametrize("command", ["demo", "convert", "train", "evaluate", "explain", "data", "models"])

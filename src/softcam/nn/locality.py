@@ -112,7 +112,7 @@ def _create_run(network: nn.Module, example: Tensor, until: Place | None) -> Run
     if isinstance(until, int):
         until = find_stages(network, example, (until,))[0].name
     if until is not None:
-        return lambda images: (_run_place(network, until, images),)
+        return _run_place(network, example, until)
     features = network.features if isinstance(network, SoftCAM) else network
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
@@ -129,16 +129,17 @@ def _create_run(network: nn.Module, example: Tensor, until: Place | None) -> Run
     return run
 
 
-def _run_place(network: nn.Module, name: str, images: Tensor) -> Tensor:
+def _run_place(network: nn.Module, example: Tensor, name: str) -> Run:
     inner = network.features.network if isinstance(network, SoftCAM) else network
-    output = run_until(network, name, images)
-    stage = read_stage(name, output, inner, images)
+    # Read from the example: of thin strips, cells at the border may look oblong.
+    stage = read_stage(name, run_until(network, name, example), inner, example)
     if stage is None:
         raise UnsupportedModelError(
             f"Expected `until` to name a module whose output is one feature map over the image, but {name!r} gives "
             "none. Choose the output of a stage."
         )
-    return to_grid(output, stage.layout, images.shape[2:], prefix=stage.prefix)
+    layout, prefix = stage.layout, stage.prefix
+    return lambda images: (to_grid(run_until(network, name, images), layout, images.shape[2:], prefix=prefix),)
 
 
 def _measure(run: Run, example: Tensor, dim: int, limit: int, hint: _Seen) -> _Seen:

@@ -271,7 +271,9 @@ def test_features_have_to_be_finite() -> None:
 
 def build(name: str) -> nn.Module:
     torchvision = pytest.importorskip("torchvision")
-    return torchvision.models.get_model(name).eval()
+    # Inception's own initialisation takes a minute.
+    options = {"init_weights": False} if name == "inception_v3" else {}
+    return torchvision.models.get_model(name, **options).eval()
 
 
 @pytest.mark.parametrize(
