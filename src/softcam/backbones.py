@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from torch.overrides import TorchFunctionMode
 from softcam.errors import MissingExtraError, UnsupportedModelError
 
 Weights = Literal["pretrained", "none"]
+
+CREATED_AS = "_softcam_created_as"
+"""Attribute of a network in which `create_black_box` notes how it was made; copies of the network have it too."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -55,7 +59,21 @@ def create_black_box(
         raise UnsupportedModelError(f"Expected `name` to begin with timm: or torchvision:, but got {name!r}.")
     if weights not in ("pretrained", "none"):
         raise ValueError(f"Expected `weights` to be 'pretrained' or 'none', but got {weights!r}.")
-    return builders[library](model, num_classes=num_classes, pretrained=weights == "pretrained", **arguments)
+    network = builders[library](model, num_classes=num_classes, pretrained=weights == "pretrained", **arguments)
+    if _is_storable(arguments):
+        network.__dict__[CREATED_AS] = Architecture(f"{library or 'timm'}:{model}", arguments)
+    return network
+
+
+def _is_storable(arguments: Mapping[str, Any]) -> bool:
+    """Return whether a bundle may hold the arguments: plain values that name no weights to be read."""
+    if any(name.startswith(("pretrained", "checkpoint", "cache")) for name in arguments):
+        return False
+    try:
+        json.dumps(arguments, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def create_skeleton(name: str, *, num_classes: int | None = None, **arguments: Any) -> nn.Module:
@@ -115,7 +133,7 @@ def identify(network: nn.Module, *, num_classes: int) -> Architecture | None:
     """Return the name that rebuilds a network's trunk, or None for a network of the user's own.
 
     A candidate counts if every weight of `network` has its counterpart of the same name and shape; what a conversion
-    has left behind may be missing.
+    has left behind may be missing. What `create_black_box` noted comes first: arguments need not show in the weights.
 
     Args:
         network: A model of timm or torchvision, before or after conversion.
@@ -128,16 +146,22 @@ def identify(network: nn.Module, *, num_classes: int) -> Architecture | None:
         candidates = _tv_candidates(network)
     else:
         return None
-    shapes = {key: value.shape for key, value in network.state_dict().items()}
-    fitting: list[tuple[int, Architecture]] = []
-    for architecture in candidates:
-        rebuilt = create_skeleton(architecture.name, num_classes=num_classes, **architecture.arguments)
-        theirs = {key: value.shape for key, value in rebuilt.state_dict().items()}
-        if type(rebuilt) is type(network) and all(theirs.get(key) == shape for key, shape in shapes.items()):
-            fitting.append((len(theirs) - len(shapes), architecture))
-    fitting.sort(key=lambda pair: pair[0])
+    noted = network.__dict__.get(CREATED_AS)
+    if isinstance(noted, Architecture) and _count_missing(network, noted, num_classes) is not None:
+        return noted
+    counted = [(_count_missing(network, candidate, num_classes), candidate) for candidate in candidates]
+    fitting = sorted(((count, found) for count, found in counted if count is not None), key=lambda pair: pair[0])
     alone = len(fitting) == 1 or (len(fitting) > 1 and fitting[0][0] < fitting[1][0])
     return fitting[0][1] if alone else None
+
+
+def _count_missing(network: nn.Module, architecture: Architecture, num_classes: int) -> int | None:
+    """Return how many weights of an architecture a network lacks, or None if it has others."""
+    rebuilt = create_skeleton(architecture.name, num_classes=num_classes, **architecture.arguments)
+    theirs = {key: value.shape for key, value in rebuilt.state_dict().items()}
+    ours = {key: value.shape for key, value in network.state_dict().items()}
+    fits = type(rebuilt) is type(network) and all(theirs.get(key) == shape for key, shape in ours.items())
+    return len(theirs) - len(ours) if fits else None
 
 
 def _timm_candidates(network: nn.Module) -> Iterator[Architecture]:

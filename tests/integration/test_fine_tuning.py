@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 from softcam.bundle import load, load_black_box, read_config
@@ -20,7 +19,8 @@ from softcam.imaging import Preprocessing
 from softcam.nn import convert
 from softcam.training import Recipe, train
 
-BACKBONE = "timm:mobilenetv3_small_050"
+BACKBONE = "timm:vit_tiny_patch16_224"
+SMALL = {"img_size": 64, "depth": 2, "embed_dim": 64, "num_heads": 4}
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +45,35 @@ def create_recipe(manifest: Manifest, epochs: int, **model: Any) -> Recipe:
         {
             "name": "squares",
             "data": {"source": str(manifest.root / "manifest.csv"), "image_size": 64, "batch_size": 16},
-            "model": {"backbone": BACKBONE, **model},
+            "model": {"backbone": BACKBONE, "arguments": SMALL, **model},
             "optimizer": {"lr": 2e-3},
             "stages": [{"epochs": epochs}],
         }
     )
 
 
-def losses(model: torch.nn.Module, batch: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+def accuracy(model: torch.nn.Module, batch: torch.Tensor, targets: torch.Tensor) -> float:
     with torch.no_grad():
-        logits = model.eval()(batch)
-    return float((logits.argmax(1) == targets).float().mean()), float(F.cross_entropy(logits, targets))
+        return float((model.eval()(batch).argmax(1) == targets).float().mean())
 
 
 @pytest.mark.slow
 def test_training_brings_back_what_a_copied_head_lost(manifest: Manifest, tmp_path: Path) -> None:
-    twin = train(create_recipe(manifest, 16, kind="black_box", weights="none"), tmp_path / "twin", progress=False)
+    twin = train(create_recipe(manifest, 30, kind="black_box", weights="none"), tmp_path / "twin", progress=False)
     black_box = load_black_box(twin.model_path)
     val = ImageDataset(
         manifest.subset("val"), Preprocessing.from_dict(dict(read_config(twin.model_path).preprocessing))
     )
     batch, targets = default_collate([val[index] for index in range(len(val))])[:2]
-    goal = losses(black_box, batch, targets)
-    assert goal[0] > 0.8
+    goal = accuracy(black_box, batch, targets)
+    assert goal >= 0.9
     copied = convert(black_box, images=batch, exact=False)
     assert copied.conversion.drift is not None
-    assert copied.conversion.drift > 1e-3
+    assert copied.conversion.drift > 0.1
+    # Without its class token, it is lost: there is something to bring back.
+    assert accuracy(copied, batch, targets) <= goal - 0.2
     with pytest.warns(SoftCAMWarning, match="its head cannot"):
-        run = train(create_recipe(manifest, 8, weights=str(tmp_path / "twin")), tmp_path / "run", progress=False)
+        run = train(create_recipe(manifest, 20, weights=str(tmp_path / "twin")), tmp_path / "run", progress=False)
     tuned = load(run.model_path)
-    assert tuned.conversion.head == "pointwise"
-    found = losses(tuned, batch, targets)
-    assert found[0] >= goal[0] - 0.02
-    assert found[1] < losses(copied, batch, targets)[1]
+    assert not tuned.conversion.exact
+    assert accuracy(tuned, batch, targets) >= goal - 0.02

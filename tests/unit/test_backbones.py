@@ -12,6 +12,7 @@ from torch import nn
 
 from softcam import backbones
 from softcam.backbones import (
+    CREATED_AS,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Architecture,
@@ -171,6 +172,8 @@ IDENTIFIED = [
     ("torchvision:squeezenet1_1", {}),
     ("torchvision:googlenet", {"transform_input": True}),
     ("torchvision:regnet_y_400mf", {}),
+    ("timm:resnet18", {"output_stride": 16}),
+    ("timm:vit_tiny_patch16_224", {"img_size": 64, "depth": 2, "embed_dim": 48}),
 ]
 
 
@@ -179,8 +182,20 @@ def test_a_network_is_identified_before_and_after_conversion(name: str, argument
     network = create_black_box(name, num_classes=3, **arguments).eval()
     expected = Architecture(name, arguments)
     assert identify(network, num_classes=3) == expected
-    model = convert(network, certify=False)
+    model = convert(network, certify=False, exact=False)
     assert identify(model.features.network, num_classes=3) == expected
+
+
+@pytest.mark.parametrize(("name", "arguments"), IDENTIFIED[:-2])
+def test_a_network_that_others_made_is_identified_by_its_weights(name: str, arguments: dict[str, Any]) -> None:
+    network = create_black_box(name, num_classes=3, **arguments)
+    del network.__dict__[CREATED_AS]
+    assert identify(network, num_classes=3) == Architecture(name, arguments)
+
+
+def test_what_a_bundle_may_not_hold_is_not_noted() -> None:
+    network = create_black_box("timm:resnet18", num_classes=3, act_layer=nn.SiLU)
+    assert CREATED_AS not in network.__dict__
 
 
 def test_identification_needs_the_right_number_of_classes() -> None:

@@ -22,7 +22,7 @@ def test_describes_a_named_model(named: SoftCAM) -> None:
     assert config.kind == "softcam"
     assert config.head == "linear"
     assert config.task == "multiclass"
-    assert config.architecture == {"name": "timm:test_resnet", "arguments": {}}
+    assert config.architecture == {"name": "timm:test_resnet", "arguments": {"drop_rate": 0.25}}
     assert config.preprocessing is not None
     assert config.preprocessing["size"] == 160
     assert config.conversion == named.conversion.to_dict()
