@@ -1,4 +1,4 @@
-"""`softcam data prepare | check`."""
+"""`softcam data prepare | synthesize | check`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,35 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from softcam.cli.console import say, show, show_json
+from softcam.cli.console import progress, say, show, show_json
 from softcam.cli.parsing import create_command
 
-SUMMARY = "Prepare a data set, or check a manifest before work starts"
+SUMMARY = "Prepare a data set, draw one, or check a manifest before work starts"
 EXAMPLES = """\
   softcam data prepare elpv --out elpv
+  softcam data synthesize lesions --images 2000 --out lesions
   softcam data check elpv/manifest.csv
   softcam data check images/ --decode    (a folder with one subfolder per class; opens every image)
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the two actions and their flags."""
+    """Declare the actions and their flags."""
     actions = parser.add_subcommands(dest="action", metavar="ACTION")
     prepare = create_command("Write a built-in data set as images and a manifest", EXAMPLES)
     actions.add_subcommand("prepare", prepare, help="write a built-in data set")
     prepare.add_argument("source", type=str, help="name of the source, such as elpv")
     prepare.add_argument("--out", type=Path, required=True, help="folder for images and manifest")
     prepare.add_argument("--seed", type=int, default=0, help="seed of the split")
+    synthesize = create_command("Draw images whose findings are known to the pixel", EXAMPLES)
+    actions.add_subcommand("synthesize", synthesize, help="draw images with exact masks")
+    synthesize.add_argument("what", choices=["lesions"], help="fundus photographs with retinal lesions")
+    synthesize.add_argument("--out", type=Path, required=True, help="new folder for images, masks and manifest")
+    synthesize.add_argument("--images", type=int, default=2000, help="how many, two per patient")
+    synthesize.add_argument("--size", type=int, default=224, help="side of an image in pixels")
+    synthesize.add_argument("--seed", type=int, default=0, help="seed of everything")
+    synthesize.add_argument("--difficulty", choices=["easy", "medium", "hard"], default="medium", help="contrast")
+    synthesize.add_argument("--shortcut", action="store_true", help="a mark gives training labels away, not test ones")
     check = create_command("Name everything that is wrong with a manifest, with row numbers", EXAMPLES)
     actions.add_subcommand("check", check, help="check a manifest")
     check.add_argument("manifest", type=Path, help="CSV, Parquet, or a folder with one subfolder per class")
@@ -36,13 +46,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Any) -> int:
     """Run the chosen action."""
-    return _prepare(options.prepare) if options.action == "prepare" else _check(options.check)
+    actions = {"prepare": _prepare, "synthesize": _synthesize, "check": _check}
+    return actions[options.action](options[options.action])
 
 
 def _prepare(options: Any) -> int:
     from softcam.data.sources import prepare_source
 
     manifest = prepare_source(options.source, options.out, seed=options.seed)
+    show(f"{len(manifest)} images: {options.out / 'manifest.csv'}")
+    return 0
+
+
+def _synthesize(options: Any) -> int:
+    from softcam.data.synthesis import LesionSettings, synthesize_lesions
+
+    settings = LesionSettings(options.images, options.size, options.seed, options.difficulty, options.shortcut)
+    with progress() as report:
+        manifest = synthesize_lesions(options.out, settings, progress=lambda done, count: report("draw", done, count))
     show(f"{len(manifest)} images: {options.out / 'manifest.csv'}")
     return 0
 

@@ -65,7 +65,7 @@ class HubSoftCAM(
 
     def __init__(
         self,
-        model: SoftCAM,
+        model: nn.Module,
         *,
         classes: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
