@@ -25,8 +25,8 @@ from softcam.nn.split import Split
 TOLERANCE = 1e-9
 """Relative; float64 rounding of a head stays near 1e-15, the smallest nonlinearity that was met is near 1e-3."""
 
-BLOCK = 2**25
-"""Values of the features that a head is called on at once, 256 MiB; some hold several times as much inside."""
+BLOCK = 2**22
+"""Values of the features that a head is called on at once, 32 MiB; some hold several times as much inside."""
 
 MIXTURES = 8
 """Random sums of the logits by which a norm is recognised."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +17,57 @@ from torch import Tensor, nn
 Outputs = Mapping[nn.Module, Any]
 
 
-def record_outputs(network: nn.Module, run: Callable[[], object], *, until: Callable[[], bool]) -> dict[nn.Module, Any]:
+class Recording(NamedTuple):
+    """What modules gave, to be given again without running them.
+
+    Args:
+        outputs: By module.
+        ticks: By how much the clock went on inside of them.
+    """
+
+    outputs: dict[nn.Module, Any]
+    ticks: int
+
+
+def record_outputs(
+    network: nn.Module,
+    run: Callable[[], object],
+    *,
+    until: Callable[[], bool],
+    clock: Callable[[], int] = lambda: 0,
+) -> Recording:
     """Return what the outermost modules gave that ran once, and ended before a point of the forward.
 
     Args:
         network: Any module.
         run: Runs it on one image.
         until: Says whether the point has been passed.
+        clock: What is counted in the course of the forward.
     """
     outputs: dict[nn.Module, Any] = {}
-    counts: dict[nn.Module, int] = {}
+    starts: dict[nn.Module, list[int]] = {}
+    ticks: dict[nn.Module, int] = {}
 
-    def note(module: nn.Module, _inputs: object, output: Any) -> None:
-        counts[module] = counts.get(module, 0) + 1
-        if not until():
-            outputs[module] = output
+    def begin(module: nn.Module, _inputs: object) -> None:
+        starts.setdefault(module, []).append(clock())
+
+    def end(module: nn.Module, _inputs: object, output: Any) -> None:
+        if until() or not _is_batch(output):
+            return
+        outputs[module], ticks[module] = output, clock() - starts[module][-1]
+        for inner in list(module.modules())[1:]:
+            # At once, since all activations of a network together take more memory than the network.
+            outputs.pop(inner, None)
 
     with ExitStack() as stack:
         for module in list(network.modules())[1:]:
-            stack.callback(module.register_forward_hook(note).remove)
+            if isinstance(module, torch.jit.ScriptModule):  # takes no such hooks
+                continue
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_hook(end).remove)
         run()
-    once = {module: output for module, output in outputs.items() if counts[module] == 1 and _is_batch(output)}
-    inner = {child for module in once for child in list(module.modules())[1:]}
-    return {module: output for module, output in once.items() if module not in inner}
+    once = {module: output for module, output in outputs.items() if len(starts[module]) == 1}
+    return Recording(once, sum(ticks[module] for module in once))
 
 
 @contextmanager

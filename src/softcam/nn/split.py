@@ -23,7 +23,7 @@ from softcam.nn.features import (
 )
 from softcam.nn.pruning import list_weighted
 from softcam.nn.replay import run_logits, run_until
-from softcam.nn.shortcut import record_outputs, shortcut
+from softcam.nn.shortcut import Recording, record_outputs, shortcut
 from softcam.nn.watch import PoolingWatch
 
 NamedModules = list[tuple[str, nn.Module]]
@@ -111,24 +111,43 @@ class TimmSplit(Split):
 
 
 class ReplacedSplit(Split):
-    """Halves of a network that is run whole, with the features put in on the way."""
+    """Halves of a network that is run whole, with the features put in on the way.
 
-    def _run_on(self, features: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+    Modules before the features answer from memory: a head is called many times, the trunk runs once.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._remembered: tuple[torch.dtype, Recording] | None = None
+
+    def head(self, features: Tensor) -> Tensor:
         """Run on the one example image, or, where the code clings to the size of its batch, on as many as features."""
+        outputs, skipped = self._remember(features[:1])
         try:
-            logits = run(self.example)
+            with shortcut(outputs, 1):
+                logits = self._run(features, self.example, skipped)
             if len(logits) == len(features):
                 return logits
         except RuntimeError:
             if len(features) == 1:
                 raise
-        with torch.no_grad():
-            outputs = self._record()
         with shortcut(outputs, len(features)):
-            return run(self.example.expand(len(features), *self.example.shape[1:]))
+            return self._run(features, self.example.expand(len(features), *self.example.shape[1:]), skipped)
 
-    def _record(self) -> dict[nn.Module, Any]:
-        """Return what modules before the features gave for the example."""
+    def _run(self, features: Tensor, images: Tensor, skipped: int) -> Tensor:
+        """Return what the network gives for images, with the features put in; so many reductions before are skipped."""
+        raise NotImplementedError
+
+    def _remember(self, features: Tensor) -> Recording:
+        # In float64, where the whole network is needed in it, the trunk gives other values.
+        dtype = self.example.dtype
+        if self._remembered is None or self._remembered[0] != dtype:
+            with torch.no_grad():
+                self._remembered = dtype, self._record(features)
+        return self._remembered[1]
+
+    def _record(self, features: Tensor) -> Recording:
+        """Return what modules before the features gave for the example; the head runs on the given features."""
         raise NotImplementedError
 
 
@@ -144,23 +163,19 @@ class WatchedSplit(ReplacedSplit):
         super().__init__(*args, **options)
         self.number = number
 
-    def head(self, features: Tensor) -> Tensor:
-        """Run the example, put the features in at the reduction, and return the logits."""
-        return self._run_on(features, lambda images: self._run(features, images))
-
-    def _run(self, features: Tensor, images: Tensor) -> Tensor:
-        with PoolingWatch(features, at=self.number):
+    def _run(self, features: Tensor, images: Tensor, skipped: int) -> Tensor:
+        with PoolingWatch(features, at=self.number - skipped):
             logits: Tensor = run_logits(self.network, images, self.classifier)
         return logits
 
-    def _record(self) -> dict[nn.Module, Any]:
-        watch = PoolingWatch()
+    def _record(self, features: Tensor) -> Recording:
+        watch = PoolingWatch(features, at=self.number)
 
         def run() -> None:
             with watch:
                 run_logits(self.network, self.example, self.classifier)
 
-        return record_outputs(self.network, run, until=lambda: watch.calls > self.number)
+        return record_outputs(self.network, run, until=lambda: watch.calls > self.number, clock=lambda: watch.calls)
 
     def extract(self, images: Tensor) -> Tensor | None:
         """Return the input of the last reduction."""
@@ -183,11 +198,7 @@ class NamedSplit(ReplacedSplit):
         super().__init__(*args, **options)
         self.name = name
 
-    def head(self, features: Tensor) -> Tensor:
-        """Run the example, put the features in as the module's output, and return the logits."""
-        return self._run_on(features, lambda images: self._run(features, images))
-
-    def _run(self, features: Tensor, images: Tensor) -> Tensor:
+    def _run(self, features: Tensor, images: Tensor, skipped: int) -> Tensor:  # noqa: ARG002 - none is counted here
         handle = self.network.get_submodule(self.name).register_forward_hook(lambda *_: features)
         try:
             logits: Tensor = run_logits(self.network, images, self.classifier)
@@ -195,10 +206,14 @@ class NamedSplit(ReplacedSplit):
             handle.remove()
         return logits
 
-    def _record(self) -> dict[nn.Module, Any]:
+    def _record(self, features: Tensor) -> Recording:
         reached: list[bool] = []
-        named = self.network.get_submodule(self.name)
-        handle = named.register_forward_hook(lambda *_: reached.append(True))
+
+        def reach(*_: object) -> Tensor:
+            reached.append(True)
+            return features
+
+        handle = self.network.get_submodule(self.name).register_forward_hook(reach)
         try:
             run = partial(run_logits, self.network, self.example, self.classifier)
             return record_outputs(self.network, run, until=lambda: bool(reached))

@@ -53,26 +53,39 @@ def hooks(network: nn.Module) -> int:
 
 
 def test_the_outermost_modules_that_ran_once_are_recorded(net: Net) -> None:
-    outputs = record_outputs(net, lambda: net(ONE), until=never)
+    outputs = record_outputs(net, lambda: net(ONE), until=never).outputs
     assert list(outputs) == [net.first, net.second]
     assert [output.tolist() for output in outputs.values()] == [[[2.0, 2.0]], [[14.0, 14.0]]]
 
 
 def test_nothing_is_recorded_after_the_point(net: Net) -> None:
-    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.twice.calls > 0)
+    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.twice.calls > 0).outputs
     assert list(outputs) == [net.first]
-    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.first[0].calls > 0)
+    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.first[0].calls > 0).outputs
     assert outputs == {}
 
 
 def test_inner_modules_stand_in_where_the_outer_one_ends_after_the_point(net: Net) -> None:
-    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.first[1].calls > 0)
+    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.first[1].calls > 0).outputs
     assert list(outputs) == [net.first[0]]
 
 
 def test_a_module_that_runs_again_after_the_point_is_left_alone(net: Net) -> None:
-    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.twice.calls > 1)
+    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.twice.calls > 1).outputs
     assert net.twice not in outputs
+
+
+def test_the_clock_is_read_around_what_is_recorded(net: Net) -> None:
+    layers = [*net.first, net.twice, net.second]
+
+    def clock() -> int:
+        return sum(layer.calls for layer in layers)
+
+    assert record_outputs(net, lambda: net(ONE), until=never, clock=clock).ticks == 3
+    before = net.twice.calls
+    recording = record_outputs(net, lambda: net(ONE), until=lambda: net.twice.calls > before, clock=clock)
+    assert recording.ticks == 2
+    assert record_outputs(net, lambda: net(ONE), until=never).ticks == 0
 
 
 class Giving(nn.Module):
@@ -102,7 +115,7 @@ RECORDED: dict[str, tuple[Any, bool]] = {
 def test_only_tensors_of_one_image_are_recorded(name: str) -> None:
     output, expected = RECORDED[name]
     network = nn.Sequential(Giving(output))
-    assert bool(record_outputs(network, lambda: network(ONE), until=never)) == expected
+    assert bool(record_outputs(network, lambda: network(ONE), until=never).outputs) == expected
 
 
 def test_no_hook_is_left_after_recording(net: Net) -> None:
@@ -113,7 +126,7 @@ def test_no_hook_is_left_after_recording(net: Net) -> None:
 
 
 def test_recorded_modules_answer_without_running(net: Net) -> None:
-    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.twice.calls > 0)
+    outputs = record_outputs(net, lambda: net(ONE), until=lambda: net.twice.calls > 0).outputs
     calls = net.first[0].calls
     with shortcut(outputs, 3):
         # What comes in does not matter before the point.
