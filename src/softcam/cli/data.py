@@ -30,7 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     synthesize = create_command("Draw images whose findings are known to the pixel", EXAMPLES)
     actions.add_subcommand("synthesize", synthesize, help="draw images with exact masks")
     synthesize.add_argument("what", choices=["lesions"], help="fundus photographs with retinal lesions")
-    synthesize.add_argument("--out", type=Path, required=True, help="new folder for images, masks and manifest")
+    synthesize.add_argument(
+        "--out", type=Path, required=True, help="folder for images, masks and manifest; begun work goes on"
+    )
     synthesize.add_argument("--images", type=int, default=2000, help="how many, two per patient")
     synthesize.add_argument("--size", type=int, default=224, help="side of an image in pixels")
     synthesize.add_argument("--seed", type=int, default=0, help="seed of everything")
