@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from softcam.attribution import Method, attribute, get_method
 from softcam.data.manifest import Manifest
 from softcam.errors import MissingExtraError, UnsupportedModelError
 from softcam.evaluation.classification import summarize
-from softcam.evaluation.images import ImageBatch, read_batches
+from softcam.evaluation.images import Failure, ImageBatch, read_batches
 from softcam.evaluation.measures import Measured, Subject, choose_subject, list_metrics, measure_maps
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Floats, Indices, Predictions, Progress
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subsamples import draw_stratified
+from softcam.evaluation.truth import Findings, read_findings
 from softcam.metrics import count_patches, holm, paired_bootstrap
 
 REFERENCE = "evidence"
@@ -41,6 +42,7 @@ class Comparison:
         undefined: Why a method has no maps, by method.
         images: Positions, among the predictions, of the images that all methods explained.
         slow_images: Those that methods of cost "many" explained.
+        failures: Masks that could not be read.
     """
 
     benchmark: pd.DataFrame
@@ -50,15 +52,18 @@ class Comparison:
     undefined: dict[str, str]
     images: Indices
     slow_images: Indices
+    failures: tuple[Failure, ...] = ()
 
 
 class _Scores:
     """Values of one method, filled batch by batch; NaN for images that it did not explain."""
 
-    def __init__(self, method: Method, wanted: NDArray[np.bool_], settings: EvaluationSettings) -> None:
+    def __init__(
+        self, method: Method, wanted: NDArray[np.bool_], metrics: Iterable[str], settings: EvaluationSettings
+    ) -> None:
         self.method = method
         self.wanted = wanted
-        self.values = {name: np.full(len(wanted), np.nan) for name in list_metrics(settings.fills)}
+        self.values = {name: np.full(len(wanted), np.nan) for name in metrics}
         size = len(wanted), len(settings.points)
         kinds = [(curve, fill) for curve in ("deletion", "insertion") for fill in settings.fills]
         self.curves = {kind: np.full(size, np.nan) for kind in kinds}
@@ -85,6 +90,7 @@ def compare_methods(
 
     Post-hoc methods explain the black box where there is one, SoftCAM's own maps the SoftCAM. Every map is of the class
     that the explained model finds most probable, and deletion and insertion follow that model's probability of it.
+    Where the manifest has masks or boxes, localisation is measured on the images whose label the model found.
 
     Args:
         models: The models.
@@ -95,58 +101,77 @@ def compare_methods(
     """
     chosen = draw_stratified(predictions.targets, settings.explained, seed=settings.seed)
     slow = chosen[draw_stratified(predictions.targets[chosen], settings.explained_slowly, seed=settings.seed)]
-    table = [_start(name, chosen, slow, settings) for name in settings.methods]
     rows = [int(row) for row in predictions.rows[chosen]]
+    findings = read_findings(manifest, rows, models.preprocessing)
+    metrics = list_metrics(settings.fills, located=bool(findings.truth))
+    # Methods of cost "many" explain a part of the images.
+    wanted = {"many": np.isin(chosen, slow)}
+    methods = [get_method(name) for name in settings.methods]
+    everything = np.ones(len(chosen), dtype=np.bool_)
+    table = [_Scores(method, wanted.get(method.cost, everything), metrics, settings) for method in methods]
     done, steps = 0, -(-len(rows) // settings.batch_size) * len(table)
     place = {row: position for position, row in enumerate(rows)}
+    labels = manifest.targets
     for batch in read_batches(manifest, rows, models.preprocessing, batch_size=settings.batch_size):
-        subjects: dict[int, Subject] = {}
+        places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
+        current = _Round(models, batch, settings, findings, torch.from_numpy(labels[batch.rows]))
         for scores in table:
-            _explain(scores, models, batch, place, subjects, settings)
+            current.explain(scores, places)
             done += 1
             if progress is not None:
                 progress("explain", done, steps)
     groups = None if predictions.patients is None else predictions.patients[chosen]
     side = models.preprocessing.size
     return Comparison(
-        benchmark=_tabulate(table, groups, settings),
+        benchmark=_tabulate(table, metrics, groups, settings),
         curves=_tabulate_curves(table, groups, settings, total=count_patches((side, side), settings.patch_side(side))),
-        differences=_difference_from_reference(table, groups, settings),
+        differences=_difference_from_reference(table, metrics, groups, settings),
         seconds={scores.method.name: scores.seconds / scores.explained for scores in table if scores.explained},
         undefined={scores.method.name: scores.reason for scores in table if scores.reason},
         images=chosen,
         slow_images=slow,
+        failures=findings.failures,
     )
 
 
-def _start(name: str, chosen: Indices, slow: Indices, settings: EvaluationSettings) -> _Scores:
-    method = get_method(name)
-    return _Scores(method, np.isin(chosen, slow if method.cost == "many" else chosen), settings)
+class _Round:
+    """One batch of images, which every method explains in turn."""
 
+    def __init__(
+        self,
+        models: Contestants,
+        batch: ImageBatch,
+        settings: EvaluationSettings,
+        findings: Findings,
+        labels: Tensor,
+    ) -> None:
+        self.models = models
+        self.batch = batch
+        self.settings = settings
+        self.findings = findings
+        self.labels = labels
+        self.subjects: dict[int, Subject] = {}
 
-def _explain(
-    scores: _Scores,
-    models: Contestants,
-    batch: ImageBatch,
-    place: dict[int, int],
-    subjects: dict[int, Subject],
-    settings: EvaluationSettings,
-) -> None:
-    places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
-    wanted = scores.wanted[places]
-    if scores.reason or not wanted.any():
-        return
-    model = models.explained_by(scores.method)
-    if id(model) not in subjects:
-        subjects[id(model)] = choose_subject(model, models.to_device(batch.images), settings.fills)
-    subject = subjects[id(model)].take(torch.from_numpy(wanted))
-    try:
-        maps = _time_maps(scores, subject)
-    except (UnsupportedModelError, MissingExtraError) as error:
-        scores.reason = str(error)
-        return
-    patch = settings.patch_side(models.preprocessing.size)
-    scores.add(measure_maps(subject, maps, patch=patch, settings=settings), places[wanted])
+    def explain(self, scores: _Scores, places: Indices) -> None:
+        wanted = scores.wanted[places]
+        if scores.reason or not wanted.any():
+            return
+        subject = self.subject_of(scores.method).take(torch.from_numpy(wanted))
+        try:
+            maps = _time_maps(scores, subject)
+        except (UnsupportedModelError, MissingExtraError) as error:
+            scores.reason = str(error)
+            return
+        patch = self.settings.patch_side(self.models.preprocessing.size)
+        scores.add(measure_maps(subject, maps, patch=patch, settings=self.settings), places[wanted])
+
+    def subject_of(self, method: Method) -> Subject:
+        model = self.models.explained_by(method)
+        if id(model) not in self.subjects:
+            subject = choose_subject(model, self.models.to_device(self.batch.images), self.settings.fills)
+            truth = self.findings.of(self.batch.rows, self.labels, subject.target)
+            self.subjects[id(model)] = replace(subject, truth=truth)
+        return self.subjects[id(model)]
 
 
 def _time_maps(scores: _Scores, subject: Subject) -> Tensor:
@@ -158,12 +183,15 @@ def _time_maps(scores: _Scores, subject: Subject) -> Tensor:
 
 
 def _tabulate(
-    table: Sequence[_Scores], groups: NDArray[np.object_] | None, settings: EvaluationSettings
+    table: Sequence[_Scores],
+    metrics: Mapping[str, str],
+    groups: NDArray[np.object_] | None,
+    settings: EvaluationSettings,
 ) -> pd.DataFrame:
     columns = ["method", "metric", "direction", "value", "low", "high", "n", "undefined"]
     rows = []
     for scores in table:
-        for metric, direction in list_metrics(settings.fills).items():
+        for metric, direction in metrics.items():
             values = scores.values[metric][scores.wanted]
             found = summarize(values, _of(groups, scores.wanted), settings)
             rows.append((scores.method.name, metric, direction, *found, len(values) - found.n))
@@ -185,14 +213,17 @@ def _tabulate_curves(
 
 
 def _difference_from_reference(
-    table: Sequence[_Scores], groups: NDArray[np.object_] | None, settings: EvaluationSettings
+    table: Sequence[_Scores],
+    metrics: Iterable[str],
+    groups: NDArray[np.object_] | None,
+    settings: EvaluationSettings,
 ) -> list[dict[str, Any]]:
     reference = next((scores for scores in table if scores.method.name == REFERENCE and scores.explained), None)
     if reference is None:
         return []
     records = []
     for scores in table:
-        for metric in list_metrics(settings.fills):
+        for metric in metrics:
             if scores is not reference and scores.explained:
                 pair = scores.values[metric], reference.values[metric]
                 found = _paired(*pair, groups, settings)

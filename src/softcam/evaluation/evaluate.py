@@ -12,6 +12,7 @@ from softcam.data.manifest import Manifest
 from softcam.evaluation.classification import check_consistency, classify
 from softcam.evaluation.comparison import Comparison, compare_methods
 from softcam.evaluation.gallery import collect_cases
+from softcam.evaluation.locality import describe_locality
 from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import Predictions, Progress, predict_images, tabulate_predictions
 from softcam.evaluation.provenance import record_provenance
@@ -58,10 +59,12 @@ def evaluate(
         metrics = classify(predictions, models, settings)
     with _timed(seconds, "explain"):
         comparison = compare_methods(models, part, predictions, settings, progress=progress)
+    with _timed(seconds, "locality"):
+        locality = describe_locality(models, part, predictions, settings)
     with _timed(seconds, "gallery"):
         gallery = collect_cases(models, part, predictions, settings, progress=progress)
     return EvaluationResult(
-        metrics=metrics | _describe(models, predictions, comparison, settings),
+        metrics=metrics | _describe(models, predictions, comparison, settings) | {"locality": locality},
         benchmark=comparison.benchmark,
         curves=comparison.curves,
         predictions=tabulate_predictions(predictions, models, part),

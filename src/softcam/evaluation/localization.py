@@ -15,6 +15,9 @@ PATCH = 1 / 14
 
 TOP = 3
 
+LOCALIZATION = ("pointing_game", "pixel_auroc", "activation_precision", "topk_precision")
+"""Names of the metrics, all of them better if higher."""
+
 
 def measure_localization(maps: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Return the paper's localisation metrics, the pointing game and the pixel AUROC.

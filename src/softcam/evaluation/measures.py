@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from softcam.evaluation.localization import LOCALIZATION, measure_localization
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.metrics import (
     FILLS,
@@ -41,6 +42,7 @@ class Subject:
         target: (N,) the class the model finds most probable.
         before: (N,) its probability.
         filled: By fill, its probability (N,) once nothing is left of the image.
+        truth: (N, S, S) bool where the findings of that class are, if any are known.
     """
 
     model: nn.Module
@@ -48,6 +50,7 @@ class Subject:
     target: Tensor
     before: Tensor
     filled: dict[str, Tensor]
+    truth: Tensor | None = None
 
     def predict(self, images: Tensor) -> Tensor:
         """Return probabilities (N, K)."""
@@ -63,7 +66,8 @@ class Subject:
         """
         index = chosen.nonzero()[:, 0].to(self.images.device)
         filled = {name: values[index] for name, values in self.filled.items()}
-        return Subject(self.model, self.images[index], self.target[index], self.before[index], filled)
+        truth = None if self.truth is None else self.truth[index.cpu()]
+        return Subject(self.model, self.images[index], self.target[index], self.before[index], filled, truth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +106,8 @@ def measure_maps(subject: Subject, maps: Tensor, *, patch: int, settings: Evalua
 
     Areas are those under the probability over the number of patches, the axis scaled to length 1; `relative_drop` is
     the share of the probability that is left at the last point. Complexity is that of the map resized to the input,
-    so that methods with coarse and fine maps are measured on the same grid.
+    so that methods with coarse and fine maps are measured on the same grid. Where findings are known, the metrics of
+    `measure_localization` are among the values.
 
     Args:
         subject: The model, the images and the classes that the maps are of.
@@ -120,6 +125,8 @@ def measure_maps(subject: Subject, maps: Tensor, *, patch: int, settings: Evalua
         values[f"relative_drop_{fill}"] = relative_drop(removed[:, 0], removed[:, -1])
     resized = resize_maps(maps.double(), (subject.images.shape[-2], subject.images.shape[-1]))
     values |= {name: metric(resized).cpu() for name, metric in COMPLEXITY.items()}
+    if subject.truth is not None:
+        values |= measure_localization(maps.cpu(), subject.truth)
     return Measured(values, curves)
 
 
@@ -149,18 +156,20 @@ def follow_curves(
     return first, second
 
 
-def list_metrics(fills: tuple[str, ...]) -> dict[str, str]:
+def list_metrics(fills: tuple[str, ...], *, located: bool = False) -> dict[str, str]:
     """Return the names of all metrics of `measure_maps` and the direction that is good, `higher` or `lower`.
 
     Args:
         fills: Names of fills.
+        located: Whether findings are known.
 
     Example:
         >>> list_metrics(("mean",))["deletion_area_mean"]
         'lower'
     """
     areas = [f"{kind}_{fill}" for fill in fills for kind in ("deletion_area", "insertion_area", "relative_drop")]
-    return {name: "lower" if name.startswith(_LOWER) else "higher" for name in (*areas, *COMPLEXITY)}
+    names = (*(LOCALIZATION if located else ()), *areas, *COMPLEXITY)
+    return {name: "lower" if name.startswith(_LOWER) else "higher" for name in names}
 
 
 def predict_probabilities(model: nn.Module, images: Tensor) -> Tensor:

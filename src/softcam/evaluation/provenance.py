@@ -56,7 +56,7 @@ def record_provenance(
         "model_fingerprint": models.config.fingerprint,
         "black_box_fingerprint": None if twin is None else twin.fingerprint,
         "data_digest": _of_rows(manifest, predictions.rows).digest(),
-        "failures": [failure._asdict() for failure in predictions.failures],
+        "failures": [failure._asdict() for failure in predictions.failures + comparison.failures],
         "undefined": comparison.undefined,
         "subsamples": describe_subsamples(manifest, predictions, comparison),
     }
@@ -80,7 +80,10 @@ def describe_subsamples(manifest: Manifest, predictions: Predictions, comparison
         name: {"reason": reason, "n": len(positions[name]), "images": _names(manifest, predictions, positions[name])}
         for name, reason in reasons.items()
     }
-    target = "Each map is of the class that the explained model finds most probable."
+    target = (
+        "Each map is of the class that the explained model finds most probable; localisation is measured where that "
+        "is the label, since the map of another class has nothing to find."
+    )
     gallery = "Random cases, the true classes in turn; right and wrong by the threshold chosen on validation data."
     return record | {"target": {"reason": target}, "gallery": {"reason": gallery}}
 

@@ -54,7 +54,8 @@ class EvaluationResult:
 
     Args:
         metrics: What `metrics.json` holds: `classification`, `black_box`, `noninferiority`, `identity`,
-            `calibration`, `confusion`, `roc`, `pr`, `consistency`, `comparisons`, `thresholds`, `classes`, `counts`.
+            `calibration`, `confusion`, `roc`, `pr`, `consistency`, `locality`, `comparisons`, `thresholds`, `classes`,
+            `counts`.
         benchmark: One row per method and metric: `method, metric, direction, value, low, high, n, undefined`.
         curves: One row per method, curve, fill and point:
             `method, curve, fill, patches, fraction, probability, low, high, n`.

@@ -24,6 +24,10 @@ class EvaluationSettings:
         methods: Names of `softcam.attribution.list_methods()` to compare; "evidence" is what they are compared with.
         explained: Images, stratified by label, on which methods are compared, >= 0. 0 leaves the comparison out.
         explained_slowly: How many of these images are explained by methods of cost "many", >= 0.
+        located: Images, stratified by label, on which the locality of the SoftCAM's cells is measured, >= 0. With
+            fewer than two it is left out.
+        windows: Sides of the windows outside of which everything is replaced for that, as shares of the input's side,
+            each in (0, 1).
         patch: Side of a patch in pixels; None scales the paper's 33 px at 512 to the input (14 at 224).
         points: Numbers of patches replaced or shown at which curves are taken; increasing, the first 0, at least two.
         fills: What replaces patches, names of `softcam.metrics.FILLS`.
@@ -49,6 +53,8 @@ class EvaluationSettings:
     methods: tuple[str, ...] = list_methods()
     explained: int = 48
     explained_slowly: int = 8
+    located: int = 32
+    windows: tuple[float, ...] = (1 / 7, 2 / 7, 3 / 7, 4 / 7, 6 / 7)
     patch: int | None = None
     points: tuple[int, ...] = (0, 5, 10, 20, 30)
     fills: tuple[str, ...] = ("mean", "blur")
@@ -59,15 +65,17 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         # YAML and JSON know lists only.
-        for name in ("methods", "points", "fills", "gallery_methods"):
+        for name in ("methods", "windows", "points", "fills", "gallery_methods"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("batch_size", "resamples"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("explained", "explained_slowly", "right", "wrong", "seed"):
+        for name in ("explained", "explained_slowly", "located", "right", "wrong", "seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _require(0 < self.margin < 1, "margin", "in (0, 1)", self.margin)
         _require(self.tolerance > 0, "tolerance", "above 0", self.tolerance)
         _require(self.patch is None or self.patch >= 1, "patch", "at least 1 or None", self.patch)
+        shares = len(self.windows) > 0 and all(0 < share < 1 for share in self.windows)
+        _require(shares, "windows", "shares in (0, 1), at least one", self.windows)
         rising = all(b > a for a, b in zip(self.points, self.points[1:], strict=False))
         whole = len(self.points) >= 2 and self.points[0] == 0 and rising
         _require(whole, "points", "increasing numbers from 0, at least two", self.points)
@@ -83,6 +91,14 @@ class EvaluationSettings:
             size: Side of the network input in pixels.
         """
         return self.patch or max(1, round(_PAPER_PATCH * size / _PAPER_SIZE))
+
+    def window_sides(self, size: int) -> tuple[int, ...]:
+        """Return the sides of the windows in pixels.
+
+        Args:
+            size: Side of the network input in pixels.
+        """
+        return tuple(max(1, round(share * size)) for share in self.windows)
 
 
 def _require(holds: object, name: str, constraint: str, value: object) -> None:

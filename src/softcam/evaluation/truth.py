@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from softcam.data.manifest import Manifest
+from softcam.errors import ImageError
+from softcam.evaluation.images import Failure
 from softcam.imaging import Preprocessing, decode_image
 
 
 def has_truth(manifest: Manifest) -> bool:
     """Return whether any image comes with a mask or a box."""
     return any(mask is not None for mask in manifest.masks) or any(len(boxes) for boxes in manifest.boxes)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Where the findings of some images are.
+
+    Args:
+        truth: By position in the manifest, (S, S) bool; images without mask and box are not among them.
+        failures: Masks that could not be read.
+    """
+
+    truth: Mapping[int, Tensor]
+    failures: tuple[Failure, ...] = ()
+
+    def of(self, rows: Iterable[int], labels: Tensor, explained: Tensor) -> Tensor | None:
+        """Return the findings (N, S, S) of images, empty where none are to be found; None if no image has any.
+
+        Args:
+            rows: (N,) positions in the manifest.
+            labels: (N,) classes that the findings belong to.
+            explained: (N,) classes that the maps are of: a map of another class has nothing to find.
+        """
+        if not self.truth:
+            return None
+        nothing = torch.zeros_like(next(iter(self.truth.values())))
+        pairs = zip(rows, labels.tolist(), explained.tolist(), strict=True)
+        return torch.stack([self.truth.get(int(row), nothing) if a == b else nothing for row, a, b in pairs])
+
+
+def read_findings(manifest: Manifest, rows: Iterable[int], preprocessing: Preprocessing) -> Findings:
+    """Read masks and boxes of images; masks that are no usable images are named and left out.
+
+    Args:
+        manifest: The images.
+        rows: Positions in the manifest.
+        preprocessing: How an image becomes an input.
+    """
+    truth, failures = dict[int, Tensor](), []
+    for row in rows if has_truth(manifest) else ():
+        try:
+            found = read_truth(manifest, row, preprocessing)
+        except ImageError as error:
+            failures.append(Failure(manifest.cell(row, "mask") or manifest.cell(row, "image"), str(error)))
+            continue
+        if found is not None:
+            truth[row] = found
+    return Findings(truth, tuple(failures))
 
 
 def read_truth(manifest: Manifest, row: int, preprocessing: Preprocessing) -> Tensor | None:

@@ -223,6 +223,29 @@ def perturbation_figure(curves: pd.DataFrame, curve: Literal["deletion", "insert
     return _settled(figure)
 
 
+@chart_style()
+def locality_figure(context_swap: Mapping[str, Mapping[str, Any]], size: int) -> Figure:
+    """Draw how much a cell's evidence changes if everything outside of a window around it is replaced.
+
+    Args:
+        context_swap: By side of the window in pixels, as text: `value`, `low`, `high`.
+        size: Side of the network's input in pixels.
+    """
+    sides = sorted(map(int, context_swap))
+    found = [context_swap[str(side)] for side in sides]
+    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+    axes, ink = figure.subplots(), PALETTE["softcam"].light
+    axes.axhline(1, color=PALETTE["random"].light, linewidth=1.0, linestyle=":")
+    axes.annotate("as if all were replaced", (sides[0], 1), xytext=(0, 4), textcoords="offset points", fontsize=7.8)
+    axes.fill_between(
+        sides, [row["low"] for row in found], [row["high"] for row in found], color=ink, alpha=0.13, linewidth=0
+    )
+    axes.plot(sides, [row["value"] for row in found], color=ink, marker="o", markersize=4)
+    top = max([1.15, *(1.05 * row["high"] for row in found)])
+    axes.set(xlim=(0, size), ylim=(0, top), xlabel="side of the window kept, px", ylabel="change of the cell")
+    return _settled(figure)
+
+
 def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, Any]]:
     """Give each method a colour name of `PALETTE` and a line style, so that neither alone has to tell them apart.
 

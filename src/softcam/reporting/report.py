@@ -95,6 +95,7 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
             input_size=(metrics.get("conversion") or {}).get("input_size"),
             methods=tables.method_table(result.benchmark, metrics.get("comparisons") or ()),
             curve_ends=curve_ends(result.curves),
+            locality=locality_view(metrics.get("locality") or {}, metrics.get("conversion") or {}),
             consistency=consistency_rows(metrics.get("consistency") or {}),
             provenance=dict(result.provenance),
         )
@@ -122,6 +123,12 @@ def draw_charts(result: EvaluationResult) -> dict[str, Chart]:
     if bins := metrics.get("calibration"):
         alt = _describe("Observed share against predicted probability", "calibration error", known, "ece")
         charts.append(Chart("calibration", figures.calibration_figure(bins), alt))
+    if locality := metrics.get("locality"):
+        swap = locality["context_swap"]
+        listed = "; ".join(f"{side} px {estimate(found)}" for side, found in swap.items())
+        alt = f"Change of a cell's evidence if all outside of a window is replaced, by side of the window: {listed}."
+        size = max((metrics.get("conversion") or {}).get("input_size") or (max(map(int, swap)),))
+        charts.append(Chart("locality", figures.locality_figure(swap, size), alt))
     charts += [_perturbation_chart(result.curves, name) for name in _curve_names(result.curves)]
     return {chart.name: chart for chart in charts}
 
@@ -161,6 +168,46 @@ def curve_ends(curves: pd.DataFrame) -> tuple[dict[str, str], ...]:
             "fraction": percent(float(last["fraction"]), 0), "n": str(int(last["n"])),
         })  # fmt: skip
     return tuple(rows)
+
+
+@dataclass(frozen=True)
+class LocalityView:
+    """How local a cell's evidence is, ready to be shown.
+
+    Args:
+        radius: Pixels that hold half of what a cell depends on, with the interval.
+        stride: Input pixels from one cell to the next; empty if not known.
+        places: Where the class evidence layers sit; empty for the place of the pooling.
+        rows: Side of a window and the change outside of it, with the interval.
+        scales: Share of the decision of each class evidence layer where there are several, from fine to coarse.
+        n: Images.
+    """
+
+    radius: str
+    stride: str
+    places: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+    scales: tuple[str, ...]
+    n: str
+
+
+def locality_view(locality: Mapping[str, Any], conversion: Mapping[str, Any]) -> LocalityView | None:
+    """Return what was found about locality in words, or None if it was not measured.
+
+    Args:
+        locality: `receptive_field`, `context_swap` by side of the window, `scales`.
+        conversion: The model's conversion report.
+    """
+    if not locality:
+        return None
+    return LocalityView(
+        radius=estimate(locality["receptive_field"], 1),
+        stride=f"{conversion['map_stride'][0]}" if conversion.get("map_stride") else "",
+        places=tuple(map(str, conversion.get("places") or ())),
+        rows=tuple((side, estimate(found)) for side, found in locality["context_swap"].items()),
+        scales=tuple(estimate(found) for found in locality["scales"]),
+        n=str(locality["images"]),
+    )
 
 
 def consistency_rows(consistency: Mapping[str, Any]) -> tuple[dict[str, str], ...]:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from softcam.data import Manifest
 from softcam.errors import RecipeError
+from softcam.evaluation.locality import Question, ask, measure_locality
+from softcam.evaluation.localization import measure_localization
 from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import Floats, Indices, Predictions, predict_images
 from softcam.evaluation.subsamples import draw_stratified
 from softcam.evaluation.truth import read_truth
 from softcam.imaging import Preprocessing, decode_image
 from softcam.metrics import NonInferiority, auroc, macro_noninferiority, noninferiority
-from softcam.sweep.measure import create_subject, localize, measure_locality, share_scales
 from softcam.sweep.places import Place, list_places, name_place, place_recipe
 from softcam.sweep.result import PlaceRow, SweepResult
 from softcam.training import Recipe, TrainingRun, train
@@ -146,9 +147,10 @@ def _measure(
     compared = _compare(predictions, settings.margin)
     positions, truth = _choose_images(predictions, manifest, models.preprocessing, settings)
     images = torch.stack([models.preprocessing(decode_image(manifest.paths[row]))[0] for row in positions])
-    subject = create_subject(models.softcam, models.to_device(images), torch.from_numpy(manifest.targets[positions]))
+    targets = torch.from_numpy(manifest.targets[positions])
+    question = ask(models.softcam, models.to_device(images), targets, batch_size=settings.batch_size)
     window = round(settings.window * images.shape[-1])
-    local = measure_locality(subject, window=window, batch_size=settings.batch_size, seed=settings.seed)
+    local = measure_locality(question, windows=(window,), seed=settings.seed)
     return PlaceRow(
         place=name,
         modules=report.places,
@@ -158,11 +160,24 @@ def _measure(
         difference=compared.difference,
         low=compared.low,
         not_inferior=compared.passed,
-        localization={} if truth is None else localize(subject, truth),
-        shares=share_scales(subject),
+        receptive_field=_mean(local.receptive_field),
+        context_swap=_mean(local.context_swap),
+        near_zero_share=_mean(local.near_zero_share),
+        localization={} if truth is None else _localize(question, truth),
+        shares=tuple(map(float, local.shares.mean(0))) if local.shares.shape[1] > 1 else (),
         seconds=seconds,
-        **local,
     )
+
+
+def _localize(question: Question, truth: Tensor) -> dict[str, float]:
+    """Return the means of the localisation metrics over images with findings (N, S, S)."""
+    maps = question.all_maps(question.images).cpu()
+    return {name: _mean(values.numpy()) for name, values in measure_localization(maps, truth).items()}
+
+
+def _mean(values: Floats) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
 
 
 def _choose_images(

@@ -38,7 +38,12 @@ class World:
     def settings(self, **changes: Any) -> EvaluationSettings:
         """Settings that take a second; `changes` replace some."""
         few = {"batch_size": 5, "resamples": 200, "explained": 6, "explained_slowly": 2, "right": 2, "wrong": 2}
-        quick = {"points": (0, 4, 8), "methods": ("evidence", "evidence_margin", "grad_cam", "random")}
+        quick = {
+            "points": (0, 4, 8),
+            "located": 4,
+            "windows": (0.25, 0.5),
+            "methods": ("evidence", "evidence_margin", "grad_cam", "random"),
+        }
         values: dict[str, Any] = {**few, **quick, "gallery_methods": ("grad_cam",), **changes}
         return EvaluationSettings(**values)
 

@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from softcam.attribution import attribute
+from softcam.data import Manifest
 from softcam.evaluation import EvaluationResult, evaluate
 from softcam.evaluation.comparison import compare_methods
+from softcam.evaluation.localization import LOCALIZATION, measure_localization
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Predictions
+from softcam.evaluation.truth import read_truth
+from softcam.imaging import decode_image
 
 
 def test_benchmark_is_tidy_and_complete(result: EvaluationResult) -> None:
@@ -48,6 +55,62 @@ def test_differences_are_paired_against_evidence_and_corrected(result: Evaluatio
         if record["metric"] == "gini":
             expected = values[record["method"], "gini"] - values["evidence", "gini"]
             assert record["difference"] == pytest.approx(expected)
+
+
+@pytest.fixture
+def marked(world: Any) -> Manifest:
+    """The test images, with a square as mask."""
+    part = world.manifest.subset("test")
+    mask = np.zeros((70, 80), dtype=np.uint8)
+    mask[20:40, 20:40] = 255
+    Image.fromarray(mask).save(part.root / "mask.png")
+    return replace(part, table=part.table.assign(mask="mask.png"))
+
+
+def test_localisation_joins_the_benchmark_where_findings_are_known(
+    world: Any, marked: Manifest, models: Contestants, predictions: Predictions
+) -> None:
+    settings = world.settings(methods=("evidence", "random"), fills=("mean",), explained=15)
+    found = compare_methods(models, marked, predictions, settings)
+    table = found.benchmark.set_index(["method", "metric"])
+    decided = predictions.probabilities.argmax(1)
+    usable = {"evidence": decided, "random": predictions.black_box.argmax(1)}
+    for method, classes in usable.items():
+        right = int((classes == predictions.targets).sum())
+        for metric in LOCALIZATION:
+            assert table.loc[(method, metric), "n"] == right
+            assert table.loc[(method, metric), "undefined"] == len(predictions) - right
+            assert table.loc[(method, metric), "direction"] == "higher"
+    assert found.failures == ()
+    assert {record["metric"] for record in found.differences} > set(LOCALIZATION)
+
+
+def test_localisation_is_that_of_the_maps(
+    world: Any, marked: Manifest, models: Contestants, predictions: Predictions
+) -> None:
+    settings = world.settings(methods=("evidence",), fills=("mean",), explained=15)
+    table = compare_methods(models, marked, predictions, settings).benchmark.set_index("metric")
+    chosen = np.flatnonzero(predictions.probabilities.argmax(1) == predictions.targets)
+    expected: dict[str, list[float]] = {name: [] for name in LOCALIZATION}
+    for row, target in zip(map(int, predictions.rows[chosen]), predictions.targets[chosen], strict=True):
+        image = models.preprocessing(decode_image(marked.paths[row]))[0]
+        truth = read_truth(marked, row, models.preprocessing)
+        maps = attribute("evidence", models.softcam, image[None], torch.tensor([int(target)]))
+        for name, value in measure_localization(maps, truth[None]).items():
+            expected[name].append(float(value))
+    for name, values in expected.items():
+        assert table.loc[name, "n"] == len(values) > 0
+        assert table.loc[name, "value"] == pytest.approx(np.mean(values), abs=1e-4)
+
+
+def test_a_mask_that_cannot_be_read_is_named(
+    world: Any, marked: Manifest, models: Contestants, predictions: Predictions
+) -> None:
+    (marked.root / "mask.png").write_bytes(b"")
+    settings = world.settings(methods=("evidence",), fills=("mean",), explained=15)
+    found = compare_methods(models, marked, predictions, settings)
+    assert {failure.image for failure in found.failures} == {"mask.png"}
+    assert not set(LOCALIZATION) & set(found.benchmark["metric"])
 
 
 def test_slow_methods_explain_fewer_of_the_same_images(

@@ -11,7 +11,7 @@ from softcam.evaluation import EvaluationResult, evaluate
 def test_everything_is_there(result: EvaluationResult) -> None:
     assert set(result.metrics) == {
         "classification", "black_box", "noninferiority", "identity", "calibration", "confusion", "roc", "pr",
-        "consistency", "comparisons", "thresholds", "classes", "conversion", "counts",
+        "consistency", "locality", "comparisons", "thresholds", "classes", "conversion", "counts",
     }  # fmt: skip
     assert result.metrics["identity"]["n"] == 15
     assert 0 <= result.metrics["identity"]["max_relative_error"] <= 1e-5

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -71,6 +73,21 @@ def test_directions() -> None:
         "near_zero_share": "higher",
         "components": "lower",
     }
+
+
+def test_localisation_is_measured_where_findings_are_known() -> None:
+    truth = torch.zeros(2, 4, 4, dtype=torch.bool)
+    truth[0, :2, :2] = True
+    subject = replace(choose_subject(Corners(), IMAGES, ("mean",)), truth=truth)
+    measured = measure_maps(subject, MAPS, patch=2, settings=SETTINGS).values
+    assert set(measured) == set(list_metrics(("mean",), located=True))
+    assert measured["pointing_game"][0] == 1
+    assert measured["pixel_auroc"][0] > 0.9
+    assert measured["pointing_game"][1].isnan()
+    (part,) = measure_maps(subject.take(torch.tensor([True, False])), MAPS[:1], patch=2, settings=SETTINGS).values[
+        "activation_precision"
+    ]
+    assert part == measured["activation_precision"][0]
 
 
 def test_part_of_a_subject() -> None:

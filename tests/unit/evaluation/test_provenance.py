@@ -17,7 +17,7 @@ def test_what_reproduces_the_numbers(result: EvaluationResult, world: Any) -> No
     assert found["settings"]["points"] == (0, 4, 8)
     assert found["failures"][0]["image"] == "07.png"
     assert found["undefined"] == {}
-    assert set(found["seconds"]) == {"predict", "classify", "explain", "gallery", "total"}
+    assert set(found["seconds"]) == {"predict", "classify", "explain", "locality", "gallery", "total"}
 
 
 def test_subsamples_are_named_with_their_reason(result: EvaluationResult) -> None:

@@ -19,6 +19,11 @@ def test_patches_scale_with_the_input(size: int, side: int) -> None:
     assert EvaluationSettings(patch=9).patch_side(size) == 9
 
 
+def test_windows_scale_with_the_input() -> None:
+    assert EvaluationSettings(windows=(0.25, 0.5)).window_sides(64) == (16, 32)
+    assert EvaluationSettings(windows=(0.001,)).window_sides(64) == (1,)
+
+
 def test_lists_become_tuples() -> None:
     assert EvaluationSettings(points=[0, 3], fills=["blur"]).points == (0, 3)  # type: ignore[arg-type]
 
@@ -35,6 +40,9 @@ def test_lists_become_tuples() -> None:
         ({"seed": -1}, "`seed` to be at least 0"),
         ({"margin": 0.0}, r"`margin` to be in \(0, 1\)"),
         ({"margin": 1.0}, r"`margin` to be in \(0, 1\)"),
+        ({"located": -1}, "`located` to be at least 0"),
+        ({"windows": ()}, r"`windows` to be shares in \(0, 1\), at least one"),
+        ({"windows": (0.5, 1.0)}, "`windows` to be shares"),
         ({"tolerance": 0.0}, "`tolerance` to be above 0"),
         ({"patch": 0}, "`patch` to be at least 1 or None"),
         ({"points": (0,)}, "`points` to be increasing numbers from 0, at least two"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from softcam.data import Manifest, read_manifest
 from softcam.errors import ImageError
-from softcam.evaluation.truth import has_truth, read_truth
+from softcam.evaluation.truth import Findings, has_truth, read_findings, read_truth
 from softcam.imaging import Preprocessing
 
 SAME = Preprocessing(size=20)
@@ -61,3 +61,26 @@ def test_a_broken_mask_is_named(manifest: Manifest) -> None:
     (manifest.root / "mask.png").write_bytes(b"no image")
     with pytest.raises(ImageError):
         read_truth(manifest, 0, SAME)
+
+
+def test_findings_are_those_of_the_rows_that_have_any(manifest: Manifest) -> None:
+    findings = read_findings(manifest, [3, 1, 0], SAME)
+    assert set(findings.truth) == {0, 1}
+    assert findings.failures == ()
+    assert read_findings(manifest, [3], SAME).truth == {}
+
+
+def test_a_broken_mask_is_left_out_and_named(manifest: Manifest) -> None:
+    (manifest.root / "mask.png").write_bytes(b"no image")
+    findings = read_findings(manifest, range(4), SAME)
+    assert set(findings.truth) == {1}
+    assert [failure.image for failure in findings.failures] == ["mask.png", "mask.png"]
+    assert all(failure.reason for failure in findings.failures)
+
+
+def test_only_the_class_of_the_findings_has_something_to_find(manifest: Manifest) -> None:
+    findings = read_findings(manifest, range(4), SAME)
+    truth = findings.of([0, 1, 3], torch.tensor([1, 1, 0]), torch.tensor([1, 0, 0]))
+    assert truth is not None
+    assert truth.flatten(1).sum(1).tolist() == [2, 0, 0]
+    assert Findings({}).of([0], torch.tensor([1]), torch.tensor([1])) is None

@@ -87,6 +87,18 @@ def _metrics(classes: tuple[str, ...]) -> dict[str, Any]:
         "roc": {name: {"fpr": [0, 0.1, 1], "tpr": [0, 0.8, 1]} for name in models},
         "pr": {name: {"recall": [0.2, 0.8, 1], "precision": [1, 0.9, 0.5]} for name in models},
         "consistency": {"positive_share": _interval(0.7, 20), "negative_share": _interval(0.6, 20)},
+        "locality": {
+            "receptive_field": _interval(11.0, 12),
+            "context_swap": {"32": _interval(0.4, 12), "64": _interval(0.2, 12)},
+            "scales": [_interval(0.7, 12), _interval(0.3, 12)],
+            "images": 12,
+        },
+        "conversion": {
+            "map_stride": [16, 16],
+            "receptive_field": [200, 200],
+            "input_size": [224, 224],
+            "places": ["fine", "coarse"],
+        },
         "comparisons": [],
         "thresholds": {"softcam": 0.4, "black_box": None},
         "classes": list(classes),
@@ -127,7 +139,7 @@ def result(make_result: Callable[..., EvaluationResult]) -> EvaluationResult:
 @pytest.fixture(scope="session")
 def bare_result(make_result: Callable[..., EvaluationResult]) -> EvaluationResult:
     """No black box, no comparison of methods, no gallery, no curves."""
-    absent = dict.fromkeys(("black_box", "noninferiority"))
+    absent = dict.fromkeys(("black_box", "noninferiority", "conversion")) | {"locality": {}}
     only = {
         name: {"softcam": make_result().metrics[name]["softcam"]} for name in ("calibration", "confusion", "roc", "pr")
     }

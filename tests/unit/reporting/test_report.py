@@ -18,10 +18,12 @@ from softcam.reporting.report import (
     consistency_rows,
     curve_ends,
     draw_charts,
+    locality_view,
     positive_share,
     render_report,
     write_report,
 )
+from softcam.reporting.wording import estimate
 
 _VOID = {"meta", "br", "input", "hr", "link", "img"}
 
@@ -93,6 +95,7 @@ def test_write_report_writes_page_and_figures(
         "roc",
         "precision-recall",
         "calibration",
+        "locality",
         "deletion",
         "insertion",
     }
@@ -264,3 +267,31 @@ def test_small_parts(result: EvaluationResult) -> None:
     assert [row["title"] for row in consistency_rows({"gini": {"value": 1, "low": 0, "high": 2, "n": 3}, "x": 1})] == [
         "Sparseness"
     ]
+
+
+def test_locality_is_told_in_numbers(page: _Page, result: EvaluationResult) -> None:
+    radius = estimate({"value": 11.0, "low": 10.95, "high": 11.05}, 1)
+    assert f"half of what the busiest cell depends on lies within {radius} px of its centre" in page.text
+    assert "cells are 16 px apart" in page.text
+    assert "sits after fine, coarse" in page.text
+    view = locality_view(result.metrics["locality"], result.metrics["conversion"])
+    assert view is not None
+    expected = [estimate({"value": at, "low": at - 0.05, "high": at + 0.05}) for at in (0.4, 0.2, 0.7, 0.3)]
+    assert view.rows == (("32", expected[0]), ("64", expected[1]))
+    assert view.scales == tuple(expected[2:])
+    assert f"fine {expected[2]}" in page.text
+
+
+def test_locality_that_was_not_measured_is_left_out(bare_result: EvaluationResult) -> None:
+    assert locality_view({}, {}) is None
+    assert "Is a cell about its pixels?" not in _Page(_render(bare_result)).text
+
+
+def test_locality_of_a_model_whose_conversion_is_not_known(make_result: Callable[..., EvaluationResult]) -> None:
+    changed = make_result(conversion=None)
+    locality = changed.metrics["locality"] | {"scales": []}
+    changed = make_result(conversion=None, locality=locality)
+    assert "locality" in draw_charts(changed)
+    view = locality_view(locality, {})
+    assert view is not None
+    assert (view.stride, view.places, view.scales) == ("", (), ())
