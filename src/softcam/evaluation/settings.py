@@ -54,7 +54,7 @@ class EvaluationSettings:
     explained: int = 48
     explained_slowly: int = 8
     located: int = 32
-    windows: tuple[float, ...] = (1 / 7, 2 / 7, 3 / 7, 4 / 7, 6 / 7)
+    windows: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5, 0.75)
     patch: int | None = None
     points: tuple[int, ...] = (0, 5, 10, 20, 30)
     fills: tuple[str, ...] = ("mean", "blur")
