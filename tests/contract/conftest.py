@@ -91,6 +91,8 @@ NETWORKS = (
     Network("timm:convnext_atto", (3, 64, 64), "norm of the pooled", {"depths": (1, 1, 1, 1)}),
     Network("timm:mobilenetv3_small_050", (3, 64, 64), "layers at every cell", options={"exact": False}),
     Network("timm:test_resnet", (3, 64, 64), "mean and maximum", {"global_pool": "catavgmax"}),
+    Network("timm:resnet18", (3, 64, 64), "an earlier place", options={"at": 16}),
+    Network("timm:test_efficientnet", (3, 64, 64), "several scales", options={"at": (8, 16)}),
     Network("small CLIP ResNet", (3, 64, 64), "attention pooling", create=_create_clip),
 )
 

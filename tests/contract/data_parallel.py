@@ -1,6 +1,6 @@
 """One of two processes that train a converted network together; `test_module` starts both.
 
-Usage: data_parallel.py RANK FOLDER
+Usage: data_parallel.py RANK FOLDER OPTIONS, these being keywords of `convert` as JSON
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
@@ -20,14 +21,14 @@ from softcam.bundle import fingerprint
 from softcam.nn import ElasticNet, convert
 
 
-def main(rank: int, folder: Path) -> None:
+def main(rank: int, folder: Path, options: dict[str, Any]) -> None:
     """Take two steps and write down what came of them."""
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )
     torch.manual_seed(0)
     black_box = create_black_box("torchvision:googlenet", num_classes=5)
-    model = convert(black_box, images=torch.randn(2, 3, 64, 64), num_classes=3, certify=False).train()
+    model = convert(black_box, images=torch.randn(2, 3, 64, 64), num_classes=3, certify=False, **options).train()
     before = fingerprint(dict(model.named_parameters()))
     parallel = DistributedDataParallel(model.with_evidence())
     optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
@@ -53,4 +54,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

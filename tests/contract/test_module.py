@@ -179,9 +179,10 @@ def test_inductor_compiles(small_network: Network) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["{}", '{"at": 16}', '{"at": [16, 32]}'])
+def test_two_processes_train_as_one(tmp_path: Path, options: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    commands = [[sys.executable, str(WORKER), str(rank), str(tmp_path)] for rank in (0, 1)]
+    commands = [[sys.executable, str(WORKER), str(rank), str(tmp_path), options] for rank in (0, 1)]
     workers = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
     for worker in workers:
         _, messages = worker.communicate(timeout=120)
