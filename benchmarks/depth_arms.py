@@ -95,7 +95,7 @@ class Plan:
         epochs, lr = self.deep if deep else self.shallow
         stages: list[dict[str, Any]] = [{"epochs": epochs, "lr": lr, "trunk": TRUNK, "views": self.views}]
         if arm.tuned:
-            stages.append({"epochs": arm.tuned, "lr": 2e-4, "freeze_norms": True})
+            stages.append({"epochs": arm.tuned, "lr": 5e-5, "freeze_norms": True})
         return Recipe.from_dict(
             {
                 "name": arm.name,

@@ -2,7 +2,8 @@
 
 Black-box forward, `SoftCAM.evidence` and Grad-CAM (pytorch-grad-cam, last stage of the black box) are timed in turn
 within every repeat, so that a change of the machine's pace meets all three. Ratios are medians over repeats of the
-ratio within a repeat. Writes `benchmarks/results/evidence_cost.json`.
+ratio within a repeat. For class evidence layers at earlier places, the black box up to that place is timed as well.
+Writes `benchmarks/results/evidence_cost.json`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import nn
 
 from softcam.backbones import create_black_box
 from softcam.files import write_atomic
-from softcam.nn import convert
+from softcam.nn import convert, run_until
 
 RESULT = Path(__file__).parent / "results" / "evidence_cost.json"
 THREADS = 2
@@ -34,6 +35,7 @@ LAST_STAGES = {
     "timm:densenet121": "features.norm5",
     "timm:tf_efficientnet_lite0": "bn2",
 }
+PLACES = (16, 8)
 Calls = Mapping[str, Callable[[], object]]
 
 
@@ -51,10 +53,18 @@ def main() -> None:
         for num_classes in options.classes
         for batch in options.batches
     ]
+    places = [
+        measure_place(name, stride, batch, repeats=options.repeats)
+        for name in LAST_STAGES
+        for stride in PLACES
+        for batch in options.batches
+    ]
     setting = {"size": SIZE, "memory_format": "channels_last", "dtype": "float32", "repeats": options.repeats}
-    result = {"environment": describe_environment(), "setting": setting, "rows": rows}
+    result = {"environment": describe_environment(), "setting": setting, "rows": rows, "places": places}
     write_atomic(options.out, json.dumps(result, indent=2) + "\n")
     print(render_table(rows))
+    for row in places:
+        print(row)
 
 
 def measure(name: str, num_classes: int, batch: int, *, repeats: int) -> dict[str, Any]:
@@ -62,11 +72,35 @@ def measure(name: str, num_classes: int, batch: int, *, repeats: int) -> dict[st
     black_box = create_black_box(name, num_classes=num_classes).eval().to(memory_format=torch.channels_last)
     images = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
     seconds = time_in_turn(make_calls(black_box, LAST_STAGES[name], images), repeats)
-    row: dict[str, Any] = {"model": name, "classes": num_classes, "batch": batch}
+    return {"model": name, "classes": num_classes, "batch": batch, **summarize(seconds, "forward")}
+
+
+def measure_place(name: str, stride: int, batch: int, *, repeats: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    black_box = create_black_box(name, num_classes=2).eval().to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    model = convert(black_box, images=images[:1], at=stride, num_classes=2).to(memory_format=torch.channels_last)
+    (place,) = model.conversion.places
+
+    def run(call: Callable[[], object]) -> Callable[[], object]:
+        return torch.inference_mode()(call)
+
+    calls = {
+        "trunk": run(lambda: run_until(black_box, place, images)),
+        "evidence": run(lambda: model.evidence(images)),
+        "forward": run(lambda: black_box(images)),
+    }
+    row = {"model": name, "stride": stride, "place": place, "batch": batch}
+    return {**row, **summarize(time_in_turn(calls, repeats), "trunk")}
+
+
+def summarize(seconds: Mapping[str, list[float]], reference: str) -> dict[str, Any]:
+    """Return medians in ms and, but for the reference, ratios to it within each repeat."""
+    row: dict[str, Any] = {}
     for call, times in seconds.items():
         row[f"{call}_ms"] = round(1000 * statistics.median(times), 3)
-        if call != "forward":
-            ratios = [mine / forward for mine, forward in zip(times, seconds["forward"], strict=True)]
+        if call != reference:
+            ratios = [mine / theirs for mine, theirs in zip(times, seconds[reference], strict=True)]
             row[f"{call}_ratio"] = round(statistics.median(ratios), 4)
             row[f"{call}_ratio_range"] = [round(min(ratios), 4), round(max(ratios), 4)]
     return row

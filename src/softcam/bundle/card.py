@@ -76,7 +76,8 @@ def _exactness(conversion: Mapping[str, Any]) -> str:
 
 def _grid(conversion: Mapping[str, Any]) -> str:
     cells, size, field = ("x".join(map(str, conversion[name])) for name in ("grid", "input_size", "receptive_field"))
-    return f"{cells} cells at {size} px; a cell sees {field} px"
+    places = conversion.get("places") or ()
+    return f"{cells} cells at {size} px{', after ' + ', '.join(places) if places else ''}; a cell sees {field} px"
 
 
 def _preprocessing(config: BundleConfig) -> str:

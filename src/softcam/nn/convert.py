@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isinf
 from numbers import Integral
 from typing import Any, get_args
 
@@ -30,6 +31,7 @@ from softcam.nn.intake import (
     taking_one_image,
     unwrap,
 )
+from softcam.nn.locality import theoretical_receptive_field
 from softcam.nn.model import SoftCAM
 from softcam.nn.pruning import Extractor, drop_unused
 from softcam.nn.report import ConversionReport
@@ -163,6 +165,9 @@ def convert(  # noqa: PLR0913 - each argument is one thing that a user may want
     converted = SoftCAM(extractor, built.head.to(probe.images), report, multi_label=multi_label)
     if certify:
         _measure(converted, built, probe, original)
+    if certify and request.at:
+        bound = _find_bound(converted, probe.images)
+        converted.conversion = replace(converted.conversion, theoretical_receptive_field=bound)
     return _restore_flags(converted, source)
 
 
@@ -307,6 +312,14 @@ def _measure(converted: SoftCAM, built: Built, probe: _Probe, original: Tensor) 
     if built.fidelity == "copy" or report.arguments.get("map_stride"):
         report = replace(report, drift=_difference(evidence, original))
     converted.conversion = report
+
+
+def _find_bound(converted: SoftCAM, images: Tensor) -> tuple[int | None, ...]:
+    try:
+        found = theoretical_receptive_field(converted, images)
+    except UnsupportedModelError:
+        return ()
+    return tuple(None if isinf(pixels) else int(pixels) for pixels in found)
 
 
 def _restore_flags(converted: SoftCAM, source: nn.Module) -> SoftCAM:

@@ -221,13 +221,28 @@ def _find_bounds(run: Run, image: Tensor, dim: int, part: int, guess: Sequence[B
 
     if sees(0, 1) or sees(extent - 1, extent):
         return None
-    for first, last in guess:
+    for bounds in (*guess, *(() if guess else _guess_bounds(run, image, dim, part))):
+        first, last = bounds
         sides = [(0, first + 1), (0, first), (last, extent), (last + 1, extent)]
         if first <= last and [sees(*side) for side in sides] == [True, False] * 2:
-            return first, last
+            return bounds
     first = bisect_left(range(extent), x=True, key=lambda pixel: sees(0, pixel + 1))
     back = bisect_left(range(extent), x=True, key=lambda pixel: sees(extent - 1 - pixel, extent))
     return first, extent - 1 - back
+
+
+def _guess_bounds(run: Run, image: Tensor, dim: int, part: int) -> tuple[Bounds, ...]:
+    """Return the first and last pixel to which the central cell has a gradient: mostly all that it sees."""
+    with suppress(*REFUSALS), torch.enable_grad():
+        pixels = image.clone().requires_grad_()
+        cell = _central(run(pixels)[part])
+        # Random weights, since a norm makes the plain sum over channels constant.
+        weights = torch.randn(cell.shape, generator=torch.Generator().manual_seed(0)).to(cell)
+        (gradient,) = torch.autograd.grad((cell * weights).sum(), pixels)
+        seen = gradient.ne(0).movedim(dim, 0).flatten(1).any(1).nonzero()
+        if len(seen):
+            return ((int(seen[0]), int(seen[-1])),)
+    return ()
 
 
 def _central(features: Tensor) -> Tensor:

@@ -75,9 +75,11 @@ def _measure_extent(features: Extractor, example: Tensor) -> tuple[tuple[int, ..
         for parameter, _ in flags:
             parameter.requires_grad = False
         with torch.enable_grad():
-            finest = _finest(features, _as_parts(features(images)))
-            grid = tuple(finest.shape[2:])
-            gradient = _backward(_random_sum(finest.flatten(2)[..., _centre(grid)]), images)
+            parts = _placed(features, _as_parts(features(images)))
+            # A cell of the map is a sum over all that lie there, in coarser ones too.
+            cells = [_random_sum(part.flatten(2)[..., _centre(tuple(part.shape[2:]))]) for part in parts]
+            gradient = _backward(torch.stack(cells).sum(), images)
+            grid = tuple(max(parts, key=lambda part: part[0, 0].numel()).shape[2:])
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
@@ -88,11 +90,11 @@ def _as_parts(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (features,) if isinstance(features, Tensor) else features
 
 
-def _finest(features: Extractor, parts: tuple[Tensor, ...]) -> Tensor:
+def _placed(features: Extractor, parts: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return the maps whose positions lie on a grid over the image."""
     if isinstance(features, Features):
-        return parts[0]
-    placed = [part for part, prefix in zip(parts, features.prefixes, strict=True) if prefix is not None]
-    return max(placed, key=lambda part: part[0, 0].numel())
+        return list(parts)
+    return [part for part, prefix in zip(parts, features.prefixes, strict=True) if prefix is not None]
 
 
 def _centre(grid: tuple[int, ...]) -> int:

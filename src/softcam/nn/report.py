@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -24,6 +24,9 @@ class ConversionReport:
         map_stride: Input pixels from one cell to the next along each dimension.
         receptive_field: Input pixels along each dimension of all that the central cell depends on, measured through
             its gradient on a probe image; it cannot exceed `input_size`.
+        theoretical_receptive_field: The same as the layers allow it on images of any size, where places were chosen;
+            None along a dimension in which a global step lets every cell see everything. Empty if it was not asked
+            for: `softcam.nn.theoretical_receptive_field` takes seconds.
         dropout: Probability of the classifier's dropout, carried over to whole feature channels.
         notes: What else a user should know.
         drift: Largest `max |new - old| / max |old|` of the logits on the probe images before any fine-tuning, for a
@@ -48,6 +51,7 @@ class ConversionReport:
     drift: float | None = None
     places: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    theoretical_receptive_field: tuple[int | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
@@ -78,9 +82,16 @@ class ConversionReport:
             *([f"place           {', '.join(self.places)}"] if self.places else []),
             f"evidence maps   {_by(self.grid)} cells at {_by(self.input_size)} px",
             f"map stride      {_by(self.map_stride)} px",
-            f"a cell sees     {_by(self.receptive_field)} px (measured at this input size)",
+            f"a cell sees     {_by(self.receptive_field)} px (measured at this input size){self._bound()}",
         ]
         return "\n".join(lines + [f"note            {note}" for note in self.notes])
+
+    def _bound(self) -> str:
+        if not self.theoretical_receptive_field:
+            return ""
+        if None in self.theoretical_receptive_field:
+            return "; all of an image of any size, through a global step"
+        return f"; {_by(self.theoretical_receptive_field)} px by its layers"
 
     def _measured(self) -> str:
         drift = "" if self.drift is None else f"logits drift by {self.drift:.2g} of their size"
@@ -90,5 +101,5 @@ class ConversionReport:
         return f"largest relative error {self.error:.1e}" + (f"; {drift}" if drift else "")
 
 
-def _by(sizes: tuple[int, ...]) -> str:
+def _by(sizes: Sequence[int | None]) -> str:
     return "x".join(map(str, sizes))

@@ -86,10 +86,10 @@ def test_later_stages_go_with_an_earlier_place(net: Net) -> None:
     assert type(net.stage) is nn.Identity
 
 
-def test_extent_and_grid_are_those_of_the_finest_stage(net: Net) -> None:
-    # The first stage has cells of stride 2 that see 3 px; the last would be of stride 4, and see 7.
+def test_the_grid_is_the_finest_stage_s_and_its_cells_see_what_any_stage_sees(net: Net) -> None:
+    # The first stage has cells of stride 2 that see 3 px; the last is of stride 4, and sees 7.
     features = StageFeatures(net, [("stem", "NCHW", 0), ("stage", "NCHW", 0)])
-    assert drop_unused(features, [], POOLED)[:2] == ((3, 3), (8, 12))
+    assert drop_unused(features, [], POOLED)[:2] == ((7, 7), (8, 12))
     assert drop_unused(TimmFeatures(Net().eval()), TAIL, POOLED)[:2] == ((7, 7), (4, 6))
 
 

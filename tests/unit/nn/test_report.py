@@ -69,6 +69,20 @@ def test_text_says_what_was_found(report: ConversionReport) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ((267, 267), "267x267 px by its layers"),
+        ((None, None), "all of an image of any size, through a global step"),
+    ],
+)
+def test_text_tells_what_layers_allow(report: ConversionReport, field: tuple[int | None, ...], words: str) -> None:
+    bounded = dataclasses.replace(report, theoretical_receptive_field=field)
+    line = f"a cell sees     211x160 px (measured at this input size); {words}"
+    assert line in str(bounded).splitlines()
+    assert ConversionReport.from_dict(json.loads(json.dumps(bounded.to_dict()))) == bounded
+
+
 def test_text_of_a_new_layer(report: ConversionReport) -> None:
     fresh = dataclasses.replace(report, exact=False, error=None, notes=())
     assert str(fresh).splitlines()[0] == "head            linear (not exact; new, to be trained)"

@@ -28,6 +28,13 @@ class Block(nn.Module):
         return torch.relu(self.down(torch.relu(self.widen(x))) + self.shortcut(x))
 
 
+class Squeeze(nn.Module):
+    """Weighs channels by their mean over the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+
 class Net(nn.Module):
     """Strides 4, 8 and 16, and a branch past the last of them."""
 
@@ -165,6 +172,22 @@ def test_an_earlier_place_drops_what_comes_later_and_keeps_the_trunk(net: Net) -
     with torch.no_grad():
         expected = model.head(net.one(net.stem(IMAGES)))
     assert torch.equal(model(IMAGES), expected)
+
+
+@pytest.mark.parametrize(("at", "field"), [(4, 4), (8, 12), (16, 28), ((4, 8), 12)])
+def test_the_report_tells_what_a_cell_sees(net: Net, at: object, field: int) -> None:
+    report = convert(net, at=at, num_classes=3, images=IMAGES).conversion  # type: ignore[arg-type]
+    assert report.receptive_field == report.theoretical_receptive_field == (field, field)
+    small = convert(net, at=16, num_classes=3, images=IMAGES[..., :16, :16]).conversion
+    assert small.receptive_field == (16, 16)
+    assert small.theoretical_receptive_field == (28, 28)
+
+
+def test_a_global_step_lets_every_cell_see_everything(net: Net) -> None:
+    net.one.down = nn.Sequential(net.one.down, Squeeze())
+    report = convert(net, at=8, num_classes=3, images=IMAGES).conversion
+    assert report.theoretical_receptive_field == (None, None)
+    assert "all of an image of any size" in str(report)
 
 
 def test_what_comes_later_is_not_computed(net: Net) -> None:
