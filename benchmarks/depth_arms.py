@@ -132,8 +132,6 @@ PLANS = {
             Arm("stride 4", (4,)),
             Arm("strides 16 and 32", (16, 32)),
             Arm("strides 16 and 32, coarse costs more", (16, 32), l1=1e-5, scales=(1.0, 100.0)),
-            Arm("stride 16, every layer tuned", (16,), tuned=2),
-            Arm("stride 16, taught by the black box", (16,), teacher=True),
         ),
     ),
     "elpv": Plan(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from depth_arms import PLANS, Arm, Plan
-from depth_measure import Bench, Values, convert_black_box, create_bench, measure_model, measure_peers
+from depth_measure import WINDOWS, Bench, Values, convert_black_box, create_bench, measure_model, measure_peers
 from environment import describe_environment
 
 from softcam.bundle import load
@@ -45,7 +45,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--arms", nargs="+", default=None, help="names of models; the result is then not written")
     options = parser.parse_args()
-    result: dict[str, Any] = {"environment": describe_environment(), "seeds": options.seeds}
+    result: dict[str, Any] = {
+        "environment": describe_environment(),
+        "seeds": options.seeds,
+        "windows": list(WINDOWS),
+        "images": {},
+    }
     for name in options.data:
         plan = PLANS[name]
         arms = [arm for arm in plan.arms if options.arms is None or arm.name in options.arms]
@@ -54,9 +59,15 @@ def main() -> int:
             study = Seed(plan, name, options.work / name, seed)
             studies.append([study.run_arm(arm) for arm in arms] + study.run_peers())
         result[name] = summarize(plan, studies)
+        result["images"][name] = count(study.manifest)
     if (set(options.data), tuple(options.seeds), options.arms) == (set(PLANS), SEEDS, None):
         write_atomic(RESULT, json.dumps(result, indent=2) + "\n")
     return 0
+
+
+def count(manifest: Manifest) -> dict[str, int]:
+    """Return how many images are in each split."""
+    return {split: len(manifest.subset(split)) for split in ("train", "val", "test")}
 
 
 def prepare(name: str, work: Path, seed: int) -> Manifest:
