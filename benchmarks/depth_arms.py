@@ -152,7 +152,6 @@ PLANS = {
             Arm("stride 16, three layers", (16,), layers=3),
             Arm("stride 8", (8,)),
             Arm("stride 8, three layers", (8,), layers=3),
-            Arm("strides 16 and 32", (16, 32)),
             Arm("stride 16, every layer tuned", (16,), tuned=2),
             Arm("stride 16, taught by the black box", (16,), teacher=True),
         ),
