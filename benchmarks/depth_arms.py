@@ -55,8 +55,7 @@ class Plan:
         views: Augmented versions of each training image.
         deep: Epochs and learning rate where layers after the trunk are trained.
         shallow: The same where class evidence layers alone are trained, which takes a second per epoch.
-        full: Epochs in which a second black box is trained as a whole after fewer of the former; 0 for none.
-        arms: The models beside the black boxes.
+        arms: The models beside the black box.
     """
 
     data: dict[str, Any]
@@ -65,16 +64,11 @@ class Plan:
     views: int
     deep: tuple[int, float]
     shallow: tuple[int, float]
-    full: int
     arms: tuple[Arm, ...]
 
-    def black_boxes(self, source: Path, seed: int) -> dict[str, Recipe]:
-        """Return the recipes of the black boxes by name; the first is the one that is converted and explained."""
-        first = self._recipe(source, seed, Arm("black box", POOLING)).twin()
-        if not self.full:
-            return {first.name: first}
-        name = "black box, every layer trained"
-        return {first.name: first, name: self._recipe(source, seed, Arm(name, POOLING, tuned=self.full)).twin()}
+    def black_box(self, source: Path, seed: int) -> Recipe:
+        """Return the recipe of the black box that is converted and explained."""
+        return self._recipe(source, seed, Arm("black box", POOLING)).twin()
 
     def recipe(self, source: Path, seed: int, arm: Arm, example: Any, teacher: Path) -> Recipe:
         """Return the recipe of a model.
@@ -121,7 +115,6 @@ PLANS = {
         views=2,
         deep=(6, 1e-3),
         shallow=(40, 5e-3),
-        full=0,
         arms=(
             Arm("last stage", POOLING),
             Arm("last stage, l1 1e-3", POOLING, l1=1e-3),
@@ -145,7 +138,6 @@ PLANS = {
         views=3,
         deep=(5, 5e-4),
         shallow=(40, 5e-3),
-        full=2,
         arms=(
             Arm("last stage", POOLING),
             Arm("stride 16", (16,)),

@@ -41,7 +41,7 @@ class Bench:
         located: (M,) rows with findings; where none are known, of the second class.
         truth: (M, H, W) bool, or None.
         black_box: In eval mode.
-        scores: By name of a black box, its log-odds (N,) of the second class.
+        scores: Its log-odds (N,) of the second class.
     """
 
     manifest: Manifest
@@ -50,7 +50,7 @@ class Bench:
     located: np.ndarray
     truth: Tensor | None
     black_box: nn.Module
-    scores: dict[str, Tensor]
+    scores: Tensor
 
     @property
     def patients(self) -> np.ndarray:
@@ -59,14 +59,14 @@ class Bench:
         return np.arange(len(self.targets)).astype(str) if names is None else names
 
 
-def create_bench(manifest: Manifest, runs: dict[str, Path]) -> Bench:
-    """Return the bench of trained black boxes.
+def create_bench(manifest: Manifest, run: Path) -> Bench:
+    """Return the bench of a trained black box.
 
     Args:
         manifest: Test images.
-        runs: Folders of the runs of the black boxes by name; the first is the one that is explained.
+        run: Folder of its run.
     """
-    config = read_config(next(iter(runs.values())) / "model")
+    config = read_config(run / "model")
     preprocessing = Preprocessing.from_dict(dict(config.preprocessing or {}))
     dataset = ImageDataset(manifest, preprocessing)
     images = torch.stack([dataset[row][0] for row in range(len(dataset))])
@@ -74,12 +74,9 @@ def create_bench(manifest: Manifest, runs: dict[str, Path]) -> Bench:
     findings = read_findings(manifest, range(len(manifest)), preprocessing).truth
     located = np.array(sorted(findings)) if findings else np.flatnonzero(manifest.targets == 1)
     truth = torch.stack([findings[row] for row in located]) if findings else None
-    black_boxes = {
-        name: load_black_box(run / "model").to(memory_format=torch.channels_last) for name, run in runs.items()
-    }
-    scores = {name: score(model, images) for name, model in black_boxes.items()}
-    first = next(iter(black_boxes.values()))
-    return Bench(manifest, images, torch.from_numpy(manifest.targets), located, truth, first, scores)
+    black_box = load_black_box(run / "model").to(memory_format=torch.channels_last)
+    targets = torch.from_numpy(manifest.targets)
+    return Bench(manifest, images, targets, located, truth, black_box, score(black_box, images))
 
 
 def score(model: nn.Module, images: Tensor) -> Tensor:
@@ -98,10 +95,7 @@ def measure_model(model: SoftCAM, bench: Bench, *, margin: float) -> tuple[dict[
         margin: Loss of AUROC against the black box that is accepted.
     """
     found = score(model, bench.images)
-    tests = {
-        name: noninferiority(bench.targets, found, theirs, margin=margin, groups=bench.patients)
-        for name, theirs in bench.scores.items()
-    }
+    test = noninferiority(bench.targets, found, bench.scores, margin=margin, groups=bench.patients)
     some = bench.located[:: -(-len(bench.located) // LOCATED)]
     local = measure_locality(
         ask(model, bench.images[some], bench.targets[some], batch_size=BATCH), windows=WINDOWS, seed=0
@@ -114,10 +108,7 @@ def measure_model(model: SoftCAM, bench: Bench, *, margin: float) -> tuple[dict[
         "map_stride": report.map_stride[0],
         "theoretical_receptive_field": theoretical_receptive_field(model, bench.images[:1])[0],
         "auroc": auroc(found, bench.targets),
-        "against": {
-            name: {"difference": test.difference, "low": test.low, "not_inferior": test.passed}
-            for name, test in tests.items()
-        },
+        "against": {"difference": test.difference, "low": test.low, "not_inferior": test.passed},
         "receptive_field": float(np.nanmean(local.receptive_field)),
         "context_swap": [float(value) for value in np.nanmean(local.context_swap, axis=0)],
         "near_zero_share": float(np.nanmean(local.near_zero_share)),

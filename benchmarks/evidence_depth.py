@@ -85,8 +85,7 @@ class Seed:
         self.manifest = prepare(name, work, seed)
         self.source = self.manifest.root / "manifest.csv"
         self.folder = work / f"seed-{seed}"
-        recipes = plan.black_boxes(self.source, seed)
-        self.black_boxes = {title: self.train(recipe).path for title, recipe in recipes.items()}
+        self.black_box = self.train(plan.black_box(self.source, seed)).path
 
     def train(self, recipe: Recipe) -> TrainingRun:
         """Train by a recipe, or take the run that is there."""
@@ -98,20 +97,19 @@ class Seed:
     @cached_property
     def bench(self) -> Bench:
         """The test images."""
-        return create_bench(self.manifest.subset("test"), self.black_boxes)
+        return create_bench(self.manifest.subset("test"), self.black_box)
 
     @cached_property
     def example(self) -> torch.Tensor:
         """One image as the network sees it."""
-        recipe = next(iter(self.plan.black_boxes(self.source, self.seed).values()))
+        recipe = self.plan.black_box(self.source, self.seed)
         return choose_preprocessing(recipe)(decode_image(self.manifest.paths[0]))[0][None]
 
     def run_arm(self, arm: Arm) -> dict[str, Any]:
         """Train and measure a model."""
-        twin = next(iter(self.black_boxes.values()))
         run = None
         if arm.trained:
-            run = self.train(self.plan.recipe(self.source, self.seed, arm, self.example, twin))
+            run = self.train(self.plan.recipe(self.source, self.seed, arm, self.example, self.black_box))
         path = self.folder / f"{arm.name}.json"
         if not path.is_file():
             model = convert_black_box(self.bench) if run is None else load(run.model_path)
