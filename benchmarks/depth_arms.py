@@ -123,7 +123,6 @@ PLANS = {
             Arm("stride 8", (8,)),
             Arm("stride 8, l1 3e-5", (8,), l1=3e-5),
             Arm("stride 4", (4,)),
-            Arm("strides 16 and 32", (16, 32)),
             Arm("strides 16 and 32, coarse costs more", (16, 32), l1=1e-5, scales=(1.0, 100.0)),
         ),
     ),
