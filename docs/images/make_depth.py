@@ -82,8 +82,10 @@ def draw_maps(work: Path, data: Path, places: Sequence[str]) -> Figure:
         if row in findings:
             axes.contour(findings[row], levels=[0.5], colors="white", linewidths=0.7)
     grid[0, 0].set_title("image" + (", lesions outlined" if findings else ""), fontsize=9)
+    # Evidence is orange, and so is a fundus: the maps lie on grey.
+    grey = photos.mean(axis=3).astype(np.uint8)
     for column, place in zip(grid.T[1:], places, strict=True):
-        draw_place(column, place, open_model(work / "seed-0", place, images), images, photos)
+        draw_place(column, place, open_model(work / "seed-0", place, images), images, grey)
     for axes in grid.flat:
         axes.set_axis_off()
         axes.set_xlim(0, photos.shape[2])
@@ -106,7 +108,7 @@ def draw_place(column: Sequence[Axes], place: str, model: SoftCAM, images: Tenso
     limit = scale_limit(maps.numpy())
     stride = images.shape[2] / maps.shape[1]
     for number, axes in enumerate(column):
-        axes.imshow(overlay(photos[number], maps[number].numpy(), limit, opacity=0.8))
+        axes.imshow(overlay(photos[number], maps[number].numpy(), limit, opacity=0.9))
         y, x = ((float(index) + 0.5) * stride for index in cells[number])
         radius = float(fields[number])
         axes.add_patch(Circle((x, y), radius, fill=False, edgecolor="white", linewidth=2.2, clip_on=True))
@@ -134,12 +136,11 @@ def draw_curve(result: Mapping[str, Any]) -> Figure:
 
 
 def draw_accuracy(axes: Axes, name: str, found: Mapping[str, Any]) -> None:
-    """Draw the mean difference of AUROC over the seeds, down to the lowest bound, against the first black box."""
+    """Draw the mean difference of AUROC over the seeds, down to the lowest bound, against the black box."""
     rows = by_locality(found["rows"][:1] + [row for row in found["rows"][1:] if row.get("receptive_field")])
     for row in rows:
-        against = [next(iter(one.values())) for one in row["against"]]
-        height = statistics.mean(one["difference"] for one in against)
-        low = min(one["low"] for one in against)
+        height = statistics.mean(one["difference"] for one in row["against"])
+        low = min(one["low"] for one in row["against"])
         plain = row["name"] in PLACES
         axes.errorbar(
             radius(row), height, yerr=[[height - low], [0.0]], marker="o", capsize=3, color=OURS if plain else MUTED
