@@ -75,8 +75,11 @@ def _train(recipe: Recipe, manifest: Manifest, out: Path, name: str) -> Training
 def _evaluate(
     model: TrainingRun, black_box: TrainingRun, manifest: Manifest, *, out: Path, progress: Progress
 ) -> EvaluationResult:
-    result = evaluate(model.model_path, manifest, black_box_path=black_box.model_path, progress=progress)
-    write_evaluation(result, out / "evaluation")
+    folder = out / "evaluation"
+    result = evaluate(
+        model.model_path, manifest, black_box_path=black_box.model_path, keep=folder / "measured", progress=progress
+    )
+    write_evaluation(result, folder)
     return result
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from softcam.data.manifest import Manifest
 from softcam.errors import MissingExtraError, UnsupportedModelError
 from softcam.evaluation.classification import summarize
 from softcam.evaluation.images import Failure, ImageBatch, read_batches
+from softcam.evaluation.kept import Kept
 from softcam.evaluation.measures import Measured, Subject, choose_subject, list_metrics, measure_maps
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Floats, Indices, Predictions, Progress
@@ -71,7 +73,9 @@ class _Scores:
         self.explained = 0
         self.reason = ""
 
-    def add(self, measured: Measured, places: Indices) -> None:
+    def add(self, measured: Measured, places: Indices, seconds: float) -> None:
+        self.seconds += seconds
+        self.explained += len(places)
         for name, values in measured.values.items():
             self.values[name][places] = values.cpu().numpy()
         for kind, curves in measured.curves.items():
@@ -84,6 +88,7 @@ def compare_methods(
     predictions: Predictions,
     settings: EvaluationSettings,
     *,
+    kept: Kept | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Explain the same images by every method and measure the maps.
@@ -97,6 +102,7 @@ def compare_methods(
         manifest: The images.
         predictions: Which images could be read, their labels and patients.
         settings: Methods, sizes, points, fills and seeds.
+        kept: Where what is measured of each batch is kept, and taken from if it is there; None for nowhere.
         progress: Told after each method and batch, with stage "explain".
     """
     chosen = draw_stratified(predictions.targets, settings.explained, seed=settings.seed)
@@ -116,7 +122,7 @@ def compare_methods(
         places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
         current = _Round(models, batch, settings, findings, torch.from_numpy(labels[batch.rows]))
         for scores in table:
-            current.explain(scores, places)
+            current.explain(scores, places, kept or Kept())
             done += 1
             if progress is not None:
                 progress("explain", done, steps)
@@ -152,18 +158,27 @@ class _Round:
         self.labels = labels
         self.subjects: dict[int, Subject] = {}
 
-    def explain(self, scores: _Scores, places: Indices) -> None:
-        wanted = scores.wanted[places]
+    def explain(self, scores: _Scores, places: Indices, kept: Kept) -> None:
+        wanted = torch.from_numpy(scores.wanted[places])
         if scores.reason or not wanted.any():
             return
-        subject = self.subject_of(scores.method).take(torch.from_numpy(wanted))
+        truth = self.findings.of(self.batch.rows, self.labels, self.labels)
+        inputs = (self.batch.images, self.labels, wanted, *(() if truth is None else (truth,)))
         try:
-            maps = _time_maps(scores, subject)
+            measured, seconds = kept.get(scores.method.name, inputs, partial(self.measure, scores.method, wanted))
         except (UnsupportedModelError, MissingExtraError) as error:
             scores.reason = str(error)
-            return
+        else:
+            scores.add(measured, places[wanted.numpy()], seconds)
+
+    def measure(self, method: Method, wanted: Tensor) -> tuple[Measured, float]:
+        """Return what the maps are worth and the seconds that they took."""
+        subject = self.subject_of(method).take(wanted)
+        started = time.perf_counter()
+        maps = attribute(method.name, subject.model, subject.images, subject.target)
+        seconds = time.perf_counter() - started
         patch = self.settings.patch_side(self.models.preprocessing.size)
-        scores.add(measure_maps(subject, maps, patch=patch, settings=self.settings), places[wanted])
+        return measure_maps(subject, maps, patch=patch, settings=self.settings), seconds
 
     def subject_of(self, method: Method) -> Subject:
         model = self.models.explained_by(method)
@@ -172,14 +187,6 @@ class _Round:
             truth = self.findings.of(self.batch.rows, self.labels, subject.target)
             self.subjects[id(model)] = replace(subject, truth=truth)
         return self.subjects[id(model)]
-
-
-def _time_maps(scores: _Scores, subject: Subject) -> Tensor:
-    started = time.perf_counter()
-    maps = attribute(scores.method.name, subject.model, subject.images, subject.target)
-    scores.seconds += time.perf_counter() - started
-    scores.explained += len(maps)
-    return maps
 
 
 def _tabulate(

@@ -12,10 +12,11 @@ from softcam.data.manifest import Manifest
 from softcam.evaluation.classification import check_consistency, classify
 from softcam.evaluation.comparison import Comparison, compare_methods
 from softcam.evaluation.gallery import collect_cases
+from softcam.evaluation.kept import Kept
 from softcam.evaluation.locality import describe_locality
 from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import Predictions, Progress, predict_images, tabulate_predictions
-from softcam.evaluation.provenance import record_provenance
+from softcam.evaluation.provenance import list_versions, record_provenance
 from softcam.evaluation.result import EvaluationResult
 from softcam.evaluation.settings import EvaluationSettings
 
@@ -26,6 +27,7 @@ def evaluate(
     *,
     black_box_path: str | Path | None = None,
     settings: EvaluationSettings | None = None,
+    keep: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
     """Evaluate a SoftCAM model, against its black-box twin where there is one.
@@ -39,6 +41,8 @@ def evaluate(
         manifest: The data; of it the split that the settings name is used.
         black_box_path: Bundle of the twin.
         settings: Default: `EvaluationSettings()`.
+        keep: Folder in which what is measured of each method and batch is kept: the same call then goes on where an
+            earlier one was ended, and a call with further methods measures these alone. None keeps nothing.
         progress: Called as `progress(stage, done, total)` with the stages "predict", "explain" and "gallery".
 
     Raises:
@@ -58,7 +62,8 @@ def evaluate(
     with _timed(seconds, "classify"):
         metrics = classify(predictions, models, settings)
     with _timed(seconds, "explain"):
-        comparison = compare_methods(models, part, predictions, settings, progress=progress)
+        kept = _open_kept(keep, models, settings)
+        comparison = compare_methods(models, part, predictions, settings, kept=kept, progress=progress)
     with _timed(seconds, "locality"):
         locality = describe_locality(models, part, predictions, settings)
     with _timed(seconds, "gallery"):
@@ -70,6 +75,17 @@ def evaluate(
         predictions=tabulate_predictions(predictions, models, part),
         gallery=gallery,
         provenance=record_provenance(models, part, predictions, comparison, settings, seconds=seconds),
+    )
+
+
+def _open_kept(keep: str | Path | None, models: Contestants, settings: EvaluationSettings) -> Kept:
+    twin = models.black_box_config
+    return Kept(
+        keep,
+        models=[models.config.fingerprint, None if twin is None else twin.fingerprint],
+        settings=[settings.patch_side(models.preprocessing.size), settings.points, settings.fills],
+        versions=list_versions(),
+        device=models.device.type,
     )
 
 
