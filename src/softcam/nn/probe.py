@@ -69,6 +69,7 @@ def judge_head(split: Split) -> Verdict:
 
     Raises:
         ValueError: If the head cannot be run on features alone.
+        MemoryError: If there is too little memory for it, which says nothing about the head.
     """
     try:
         return _judge_in_double(split)
@@ -78,8 +79,18 @@ def judge_head(split: Split) -> Verdict:
     try:
         return _judge_in_double(split)
     except (RuntimeError, TypeError, AssertionError) as error:
+        if _lacks_memory(error):
+            raise MemoryError(
+                f"Expected memory to judge the network's head in float64, but got too little ({error}). "
+                "Free some, or convert on a larger machine."
+            ) from error
         # A head that fixes the batch size, or that reaches back into the trunk, cannot be probed.
         raise ValueError(f"the head does not run on features alone ({error})") from error
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # On the CPU torch has no type of its own for it.
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _judge_in_double(split: Split) -> Verdict:

@@ -372,6 +372,18 @@ def test_a_head_that_fails_on_other_features_is_refused() -> None:
         judge_head(make_split(OneImage()))
 
 
+def test_too_little_memory_says_nothing_about_the_head() -> None:
+    class Hungry(Pooled):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.dtype == torch.float64:
+                torch.empty(2**45, dtype=torch.float64)
+            return super().forward(x)
+
+    split = split_network(Halves(Hungry(nn.Linear(D, K))), torch.randn(1, 3, 16, 16))
+    with pytest.raises(MemoryError, match="larger machine"):
+        judge_head(split)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_probing_leaves_the_network_as_it_was(dtype: torch.dtype) -> None:
     network = Halves(Pooled(make_norm(), nn.Linear(D, K))).eval().to(dtype)
