@@ -11,7 +11,7 @@ from softcam.training import Recipe
 
 BACKBONE = "timm:tf_efficientnet_lite0"
 TRUNK = "blocks.4"
-"""The deepest features of stride 16; frozen in all models but those that say otherwise."""
+"""The deepest features of stride 16; frozen in all models."""
 
 POOLING: Place = ()
 
@@ -27,7 +27,6 @@ class Arm:
         scales: Factors of it per place.
         layers: 1x1 layers of a class evidence layer at an earlier place.
         teacher: Whether it learns from the black box as well.
-        tuned: Epochs in which all that is left of the trunk is trained as well, at the end.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Arm:
     scales: tuple[float, ...] = ()
     layers: int | None = None
     teacher: bool = False
-    tuned: int = 0
 
     @property
     def trained(self) -> bool:
@@ -87,9 +85,6 @@ class Plan:
         # Layers after the trunk are trained wherever one of the places lies behind it.
         deep = not arm.at or max(place for place in arm.at if isinstance(place, int)) > 16
         epochs, lr = self.deep if deep else self.shallow
-        stages: list[dict[str, Any]] = [{"epochs": epochs, "lr": lr, "trunk": TRUNK, "views": self.views}]
-        if arm.tuned:
-            stages.append({"epochs": arm.tuned, "lr": 5e-5, "freeze_norms": True})
         return Recipe.from_dict(
             {
                 "name": arm.name,
@@ -98,7 +93,7 @@ class Plan:
                 "model": {"backbone": BACKBONE, "layers": arm.layers, "at": list(arm.at)},
                 "penalty": {"l1": arm.l1, "scales": list(arm.scales)},
                 "loss": self.loss,
-                "stages": stages,
+                "stages": [{"epochs": epochs, "lr": lr, "trunk": TRUNK, "views": self.views}],
             }
         )
 
@@ -143,7 +138,6 @@ PLANS = {
             Arm("stride 16, three layers", (16,), layers=3),
             Arm("stride 8", (8,)),
             Arm("stride 8, three layers", (8,), layers=3),
-            Arm("stride 16, every layer tuned", (16,), tuned=2),
             Arm("stride 16, taught by the black box", (16,), teacher=True),
         ),
     ),
