@@ -10,10 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from softcam.attribution.cams import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam
+from softcam.attribution.cams import (
+    eigen_cam,
+    finer_cam,
+    grad_cam,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    refine_cam,
+    xgrad_cam,
+)
+from softcam.attribution.deep_lift import deep_lift
 from softcam.attribution.evidence import evidence_map, evidence_margin
-from softcam.attribution.floors import random_map
-from softcam.attribution.gradients import guided_backprop, integrated_gradients
+from softcam.attribution.floors import center_gaussian, edges, random_map
+from softcam.attribution.gradients import guided_backprop, integrated_gradients, smooth_grad
+from softcam.attribution.perturbations import ablation_cam, occlusion, rise, score_cam
 from softcam.attribution.state import borrowed, checked_output
 from softcam.errors import RunError
 
@@ -28,7 +39,8 @@ class Method:
         name: The key in `METHODS`.
         title: The name as a figure or table shows it.
         run: Maps (model, images (N, C, H, W), target (N,)) to maps (N, h, w); takes `layer=` if `at_layer`.
-        cost: `forward` (at most one forward pass), `gradient` (one forward and backward), `many` (dozens of them).
+        cost: `forward` (at most one forward pass), `gradient` (a few forward and backward), `many` (dozens to
+            thousands of them).
         needs_softcam: Whether the model must be a SoftCAM.
         reference: Where the method was published.
         notes: What limits the comparison, in one or two sentences.
@@ -82,6 +94,47 @@ _ALL = (
         at_layer=True,
     ),
     Method(
+        "xgrad_cam", "XGrad-CAM", xgrad_cam, "gradient", needs_softcam=False,
+        reference="Fu et al., BMVC 2020",
+        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing. Its "
+        "weights are divided by each channel's sum, which means little where features have both signs.",
+        at_layer=True,
+    ),
+    Method(
+        "finer_cam", "Finer-CAM", finer_cam, "gradient", needs_softcam=False,
+        reference="Zhang et al., CVPR 2025",
+        notes="Grad-CAM by the grad-cam library, of the logit less those of the three nearest classes (of two: the "
+        "rival), at strength 1. The library's objective turns its sign on very certain predictions; this one does not.",
+        at_layer=True,
+    ),
+    Method(
+        "refine_cam", "RefineCAM", refine_cam, "gradient", needs_softcam=False,
+        reference="Domeniconi et al., 2026",
+        notes="Product of the Grad-CAM++ maps (grad-cam library) of the last three stages, each resized to the image "
+        "and scaled to [0, 1]: values without a unit. Which stages to take is chosen here; the library leaves it open.",
+    ),
+    Method(
+        "eigen_cam", "Eigen-CAM", eigen_cam, "forward", needs_softcam=False,
+        reference="Muhammad & Yeasin, IJCNN 2020",
+        notes="Decomposition by the grad-cam library at the last spatial layer, sign by the rule of Seg-Eigen-CAM. "
+        "Blind to the target: it says what is salient to the network, not what speaks for a class.",
+        at_layer=True,
+    ),
+    Method(
+        "score_cam", "Score-CAM", score_cam, "many", needs_softcam=False,
+        reference="Wang et al., CVPR 2020 workshops",
+        notes="Own implementation, equal to the grad-cam library's before its scaling, in bounded memory. One forward "
+        "pass per channel of the last spatial layer; weights are a softmax over logits, often near one-hot or uniform.",
+        at_layer=True,
+    ),
+    Method(
+        "ablation_cam", "Ablation-CAM", ablation_cam, "many", needs_softcam=False,
+        reference="Desai & Ramaswamy, WACV 2020",
+        notes="Own implementation: channels of the last spatial layer set to zero, losses in logits rather than as a "
+        "share of the logit, whose sign would turn the map. One forward pass per channel.",
+        at_layer=True,
+    ),
+    Method(
         "integrated_gradients", "Integrated Gradients", integrated_gradients, "many", needs_softcam=False,
         reference="Sundararajan et al., ICML 2017",
         notes="By captum: 50 Gauss-Legendre steps from zero in normalised space, signed channel sum.",
@@ -93,9 +146,43 @@ _ALL = (
         "functions keep their ordinary gradient; a model without ReLU modules is refused. Signed channel sum.",
     ),
     Method(
+        "smooth_grad", "SmoothGrad", smooth_grad, "many", needs_softcam=False,
+        reference="Smilkov et al., 2017",
+        notes="Gradients by captum, 50 samples with noise of 15 % of the image's range, seeded by the image. Absolute "
+        "values: it says where the logit is sensitive, not which way.",
+    ),
+    Method(
+        "deep_lift", "DeepLIFT", deep_lift, "gradient", needs_softcam=False,
+        reference="Shrikumar et al., ICML 2017",
+        notes="By captum, rescale rule from zero in normalised space, signed channel sum. Models with functional or "
+        "reused activations, layer normalisation or products of features break the rule and are refused.",
+    ),
+    Method(
+        "occlusion", "Occlusion", occlusion, "many", needs_softcam=False,
+        reference="Zeiler & Fergus, ECCV 2014",
+        notes="By captum: windows of a seventh of each side in steps of half of that, filled with zero in normalised "
+        "space. Blind to what does not fit a window; filled windows are images the network never saw.",
+    ),
+    Method(
+        "rise", "RISE", rise, "many", needs_softcam=False,
+        reference="Petsiuk et al., BMVC 2018",
+        notes="Own implementation with 1,000 masks (the paper: 4,000 and more) of 7 x 7 cells, so maps are noisy and "
+        "coarse; logits less their mean instead of probabilities.",
+    ),
+    Method(
         "random", "Random map", random_map, "forward", needs_softcam=False,
         reference="The floor: independent uniform values",
         notes="Knows neither the model nor the target; seeded by the image, so it is the same in every run.",
+    ),
+    Method(
+        "edges", "Edge detector", edges, "forward", needs_softcam=False,
+        reference="The floor of Adebayo et al., NeurIPS 2018: Sobel gradient of the grey image",
+        notes="Knows neither the model nor the target, only the image. A method that is not above it may be one.",
+    ),
+    Method(
+        "center_gaussian", "Centre Gaussian", center_gaussian, "forward", needs_softcam=False,
+        reference="The floor of centred objects, Judd et al., ICCV 2009",
+        notes="Knows neither the model nor the target nor the image; deviation of a quarter of each side.",
     ),
 )  # fmt: skip
 
@@ -153,7 +240,7 @@ def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor, *, 
     if not len(images):
         raise ValueError("Expected `images` to hold at least one image, but got none.")
     if layer is not None and not chosen.at_layer:
-        raise ValueError(f"Expected no `layer` for {method!r}, which looks at none, but got {layer!r}.")
+        raise ValueError(f"Expected no `layer` for {method!r}, which does not look at one, but got {layer!r}.")
     options = {} if layer is None else {"layer": layer}
     with borrowed(model), checked_output(model, classes), torch.inference_mode(mode=False), torch.enable_grad():
         maps = chosen.run(model, images, classes, **options).detach()

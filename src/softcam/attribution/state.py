@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -50,7 +50,19 @@ def checked_output(model: nn.Module, target: Tensor) -> Iterator[None]:
     def check(_module: nn.Module, _inputs: object, output: object) -> None:
         check_logits(output, target)
 
-    handle = model.register_forward_hook(check)
+    with hooked(model, check):
+        yield
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]) -> Iterator[None]:
+    """Run a forward hook of `module` inside the block only.
+
+    Args:
+        module: The module whose calls are watched or changed.
+        hook: Called with the module, its inputs and its output; what it returns, unless None, replaces the output.
+    """
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from softcam.attribution.gradients import guided_backprop, integrated_gradients
+from softcam.attribution.gradients import guided_backprop, integrated_gradients, smooth_grad
 from softcam.errors import UnsupportedModelError
 
 pytest.importorskip("captum")
@@ -101,3 +101,43 @@ def test_guided_backprop_is_silent() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         guided_backprop(chain(nn.ReLU()), pixels(1.0, 1.0, 1.0), torch.tensor([0]))
+
+
+def test_smooth_grad_of_a_linear_model_is_the_size_of_its_weights() -> None:
+    weight = torch.tensor([[1.0, -2.0, 3.0, -4.0, 5.0, 6.0], [0.0, 0.0, 0.0, 0.0, 0.0, -1.0]])
+    maps = smooth_grad(linear(weight), torch.randn(2, 2, 1, 3), torch.tensor([0, 1]))
+    torch.testing.assert_close(maps, torch.tensor([[[5.0, 7.0, 9.0]], [[0.0, 0.0, 1.0]]]))
+
+
+def test_smooth_grad_averages_with_the_sign() -> None:
+    # The gradient of |x| at noise around zero has both signs: their mean is small, the mean of their size would be 1.
+    class Distance(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1).abs()
+
+    maps = smooth_grad(Distance(), pixels(0.0, 10.0), torch.tensor([0]), samples=400)
+    assert maps[0, 0, 0] < 0.2
+    assert maps[0, 0, 1] == 0
+
+
+def test_smooth_grad_has_the_noise_of_the_image_in_its_own_range() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(3, 2))
+    images, target = torch.randn(2, 1, 1, 3), torch.tensor([0, 1])
+    before = torch.get_rng_state()
+    maps = smooth_grad(model, images, target)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(smooth_grad(model, images[1:], target[1:]), maps[1:])
+    assert not torch.allclose(smooth_grad(model, images, target, noise=0.5), maps, atol=1e-3)
+    assert not torch.allclose(smooth_grad(model, images, target, samples=2), maps, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 0}, "`samples` to be at least 1, but got 0"),
+        ({"noise": 0.0}, r"`noise` to be above 0, but got 0\.0"),
+    ],
+)
+def test_smooth_grad_checks_its_options(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        smooth_grad(chain(nn.Tanh()), pixels(1.0, 1.0, 1.0), torch.tensor([0]), **options)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from softcam.attribution import find_target_layer
+from softcam.attribution.layers import find_stages, get_layer, read_features
 from softcam.errors import UnsupportedModelError
 from softcam.nn import convert
 
@@ -85,3 +86,54 @@ def test_hooks_and_mode_are_restored_after_a_failure() -> None:
     with pytest.raises(RuntimeError):
         find_target_layer(model, torch.zeros(1, 5, 8, 8))
     assert all(module.training and not module._forward_hooks for module in model.modules())
+
+
+class Staged(nn.Module):
+    """Two stages of blocks; the first block of the second stage still works on the grid of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.first = nn.Sequential(nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, stride=2, padding=1))
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(self.stem(images))).mean((-2, -1)))
+
+
+@pytest.mark.parametrize(
+    ("count", "names"), [(1, ("second",)), (2, ("first", "second")), (9, ("stem", "first", "second"))]
+)
+def test_stages_end_where_the_outermost_modules_do(count: int, names: tuple[str, ...]) -> None:
+    assert find_stages(Staged(), torch.zeros(1, 3, 16, 24), count=count) == names
+
+
+def test_stages_of_a_model_without_a_grid() -> None:
+    with pytest.raises(UnsupportedModelError, match="found none in Tokens"):
+        find_stages(Tokens(), torch.zeros(1, 3, 8, 8), count=3)
+
+
+def test_layer_by_name_or_by_watching() -> None:
+    model = Nested()
+    assert get_layer(model, torch.zeros(1, 3, 8, 8), "stem") is model.stem
+    assert get_layer(model, torch.zeros(1, 3, 8, 8), None) is model.block
+    with pytest.raises(ValueError, match="Expected `layer` to name a module of the model, but got 'blok'"):
+        get_layer(model, torch.zeros(1, 3, 8, 8), "blok")
+
+
+def test_features_are_a_copy_without_gradient() -> None:
+    model, images = Nested(), torch.randn(2, 3, 8, 8)
+    found = read_features(model, images, model.block)
+    torch.testing.assert_close(found, model.block(model.stem(images)).detach())
+    assert not found.requires_grad
+    assert not model.block._forward_hooks
+
+
+def test_a_layer_without_a_grid_or_that_never_runs_has_no_features() -> None:
+    model = Nested()
+    with pytest.raises(UnsupportedModelError, match=r"give features \(N, D, h, w\), but got \(1, 2\)"):
+        read_features(model, torch.zeros(1, 3, 8, 8), model.fc)
+    model.spare = nn.Conv2d(3, 4, 1)
+    with pytest.raises(UnsupportedModelError, match="but got none"):
+        read_features(model, torch.zeros(1, 3, 8, 8), model.spare)

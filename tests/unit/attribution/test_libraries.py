@@ -26,8 +26,13 @@ def test_missing_library_names_the_extra() -> None:
     [
         ("grad_cam", "pytorch_grad_cam", "grad-cam"),
         ("layer_cam", "pytorch_grad_cam", "grad-cam"),
+        ("finer_cam", "pytorch_grad_cam", "grad-cam"),
+        ("eigen_cam", "pytorch_grad_cam.utils.svd_on_activations", "grad-cam"),
         ("integrated_gradients", "captum.attr", "captum"),
         ("guided_backprop", "captum.attr", "captum"),
+        ("smooth_grad", "captum.attr", "captum"),
+        ("deep_lift", "captum.attr", "captum"),
+        ("occlusion", "captum.attr", "captum"),
     ],
 )
 def test_methods_say_which_library_they_miss(

@@ -22,9 +22,21 @@ def test_names_are_the_agreed_ones() -> None:
         "grad_cam_plus_plus",
         "hires_cam",
         "layer_cam",
+        "xgrad_cam",
+        "finer_cam",
+        "refine_cam",
+        "eigen_cam",
+        "score_cam",
+        "ablation_cam",
         "integrated_gradients",
         "guided_backprop",
+        "smooth_grad",
+        "deep_lift",
+        "occlusion",
+        "rise",
         "random",
+        "edges",
+        "center_gaussian",
     }
 
 
@@ -35,7 +47,14 @@ def test_records_are_filled() -> None:
         assert method.reference
         assert method.notes
     assert {name for name, method in METHODS.items() if method.needs_softcam} == {"evidence", "evidence_margin"}
-    assert METHODS["integrated_gradients"].cost == "many"
+    assert {name for name, method in METHODS.items() if method.cost == "many"} == {
+        "integrated_gradients",
+        "smooth_grad",
+        "score_cam",
+        "ablation_cam",
+        "occlusion",
+        "rise",
+    }
 
 
 def test_unknown_method_names_the_closest() -> None:
@@ -83,6 +102,12 @@ def test_gradients_are_found_inside_guards(guard: type) -> None:
         torch.testing.assert_close(
             attribute("grad_cam", MODEL, IMAGES.clone(), TARGET), attribute("grad_cam", MODEL, IMAGES, TARGET)
         )
+
+
+@pytest.mark.parametrize("method", ["refine_cam", "random"])
+def test_a_layer_is_refused_where_the_method_does_not_look_at_one(method: str) -> None:
+    with pytest.raises(ValueError, match=f"no `layer` for '{method}', which does not look at one, but got '1'"):
+        attribute(method, MODEL, IMAGES, TARGET, layer="1")
 
 
 def test_a_layer_can_be_chosen() -> None:

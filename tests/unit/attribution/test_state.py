@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from softcam.attribution.state import borrowed, check_logits, checked_output
+from softcam.attribution.state import borrowed, check_logits, checked_output, hooked
 
 
 def model() -> nn.Sequential:
@@ -59,3 +59,13 @@ def test_logits_have_two_dimensions() -> None:
         check_logits(torch.zeros(2), torch.tensor([0, 0]))
     with pytest.raises(ValueError, match=r"return logits \(N, K\), but got tuple"):
         check_logits((torch.zeros(2, 2),), torch.tensor([0, 0]))
+
+
+def test_hook_works_only_inside_and_goes_after_a_failure() -> None:
+    net = nn.Linear(2, 2, bias=False)
+    with hooked(net, lambda _module, _inputs, output: output + 1):
+        assert net(torch.zeros(1, 2)).tolist() == [[1.0, 1.0]]
+    assert net(torch.zeros(1, 2)).tolist() == [[0.0, 0.0]]
+    with pytest.raises(KeyError), hooked(net, lambda *_: None):
+        raise KeyError
+    assert not net._forward_hooks

@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from softcam.attribution import list_methods
+from softcam.attribution import METHODS, list_methods
 from softcam.evaluation import EvaluationSettings
 
 
 def test_defaults() -> None:
     settings = EvaluationSettings()
-    assert settings.methods == list_methods()
     assert settings.margin == 0.02
     assert settings.right == settings.wrong == 6
+
+
+def test_default_methods_are_known_few_and_only_one_of_them_slow() -> None:
+    methods = EvaluationSettings().methods
+    assert set(methods) < set(list_methods())
+    assert len(methods) == 9
+    assert [name for name in methods if METHODS[name].cost == "many"] == ["integrated_gradients"]
 
 
 @pytest.mark.parametrize(("size", "side"), [(512, 33), (224, 14), (64, 4), (1, 1)])
