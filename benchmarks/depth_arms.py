@@ -53,6 +53,7 @@ class Plan:
         views: Augmented versions of each training image.
         deep: Epochs and learning rate where layers after the trunk are trained.
         shallow: The same where class evidence layers alone are trained, which takes a second per epoch.
+        seeds: Of the runs, and of the images where they are drawn.
         arms: The models beside the black box.
     """
 
@@ -62,6 +63,7 @@ class Plan:
     views: int
     deep: tuple[int, float]
     shallow: tuple[int, float]
+    seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
 
     def black_box(self, source: Path, seed: int) -> Recipe:
@@ -110,6 +112,7 @@ PLANS = {
         views=2,
         deep=(6, 1e-3),
         shallow=(40, 5e-3),
+        seeds=(0, 1, 2),
         arms=(
             Arm("last stage", POOLING),
             Arm("last stage, l1 1e-3", POOLING, l1=1e-3),
@@ -132,6 +135,7 @@ PLANS = {
         views=3,
         deep=(5, 5e-4),
         shallow=(40, 5e-3),
+        seeds=(0, 1),
         arms=(
             Arm("last stage", POOLING),
             Arm("stride 16", (16,)),

@@ -34,7 +34,6 @@ from softcam.training import Recipe, TrainingRun, train
 from softcam.training.preparation import choose_preprocessing
 
 RESULT = Path(__file__).parent / "results" / "evidence_depth.json"
-SEEDS = (0, 1, 2)
 LAYERS = {"last stage": None, "stride 16": "blocks.4", "stride 8": "blocks.2"}
 
 
@@ -42,25 +41,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for data, runs and what was measured")
     parser.add_argument("--data", choices=sorted(PLANS), nargs="+", default=sorted(PLANS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="the result is then not written")
     parser.add_argument("--arms", nargs="+", default=None, help="names of models; the result is then not written")
     options = parser.parse_args()
-    result: dict[str, Any] = {
-        "environment": describe_environment(),
-        "seeds": options.seeds,
-        "windows": list(WINDOWS),
-        "images": {},
-    }
+    result: dict[str, Any] = {"environment": describe_environment(), "windows": list(WINDOWS), "images": {}}
     for name in options.data:
         plan = PLANS[name]
         arms = [arm for arm in plan.arms if options.arms is None or arm.name in options.arms]
         studies = []
-        for seed in options.seeds:
+        for seed in options.seeds or plan.seeds:
             study = Seed(plan, name, options.work / name, seed)
             studies.append([study.run_arm(arm) for arm in arms] + study.run_peers())
-        result[name] = summarize(plan, studies)
+        result[name] = {"seeds": plan.seeds, **summarize(plan, studies)}
         result["images"][name] = count(study.manifest)
-    if (set(options.data), tuple(options.seeds), options.arms) == (set(PLANS), SEEDS, None):
+    if (set(options.data), options.seeds, options.arms) == (set(PLANS), None, None):
         write_atomic(RESULT, json.dumps(result, indent=2) + "\n")
     return 0
 

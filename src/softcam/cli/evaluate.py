@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--black-box", type=Path, default=None, help="model or run folder of the black-box twin")
     parser.add_argument("--split", type=str, default="test", help="split of the manifest that is measured")
     parser.add_argument(
-        "--methods", nargs="+", default=None, help="explanation methods to compare; default: those that take minutes"
+        "--methods", nargs="+", default=None, help="explanation methods to compare; default: the usual ones"
     )
     parser.add_argument("--explained", type=int, default=48, help="images on which explanations are compared")
     parser.add_argument("--explained-slowly", type=int, default=8, help="how many of them the slow methods explain")
