@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,11 @@ def main() -> int:
     tables = {
         "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
         "docs/how-to/export.md": {"export": render_export},
+        "docs/explanation/evidence-depth.md": {
+            "lesions": render_lesions,
+            "peers": render_peers,
+            "elpv": render_elpv,
+        },
     }
     stale = {}
     for document, renders in tables.items():
@@ -190,6 +196,95 @@ def _outcome(found: dict[str, Any]) -> str:
         return f"no: {found['reason']}"
     error = max(found["agreement"].values()) if "agreement" in found else found["error"]
     return f"{error:.0e}" if error else "equal"
+
+
+MAPS = {
+    "pointing_game": "pointing, 16 px",
+    "pixel_auroc": "pixel AUROC",
+    "activation_precision": "activation precision",
+    "topk_precision": "top-3 patches",
+}
+METHODS = {
+    "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "layer_cam": "LayerCAM",
+    "hires_cam": "HiResCAM",
+    "random": "random map",
+}
+SWAP_WINDOW = 64
+
+
+def render_lesions() -> str:
+    found = read("evidence_depth")["lesions"]
+    lines = [
+        (
+            "| class evidence layer | AUROC by seed | lowest bound of the difference | half of a cell's energy "
+            f"within | change if all but {SWAP_WINDOW} px is swapped | {' | '.join(MAPS.values())} | training |"
+        ),
+        "|---" * (6 + len(MAPS)) + "|",
+    ]
+    for row in found["rows"]:
+        if "auroc" in row:
+            maps = " | ".join(f"{row['metrics'][name]['value']:.3f}" for name in MAPS)
+            lines.append(f"| {row['name']} | {_accuracy(row)} | {_local(row)} | {maps} | {_seconds(row)} |")
+        else:
+            method, _, place = row["name"].partition(" @ ")
+            title = METHODS[method] + (f", black box, {place}" if place else "")
+            maps = " | ".join(f"{row['metrics'][name]['value']:.3f}" for name in MAPS)
+            lines.append(f"| {title} | | | | | {maps} | |")
+    return "\n".join(lines) + "\n"
+
+
+def render_peers() -> str:
+    """Return, per model, the smallest lead over any post-hoc method, at the last stage or at the same place."""
+    found = read("evidence_depth")["lesions"]
+    lines = [f"| model | {' | '.join(MAPS.values())} |", "|---" * (1 + len(MAPS)) + "|"]
+    for name in dict.fromkeys(row["model"] for row in found["differences"]):
+        cells = []
+        for metric in MAPS:
+            rivals = [
+                row
+                for row in found["differences"]
+                if (row["model"], row["metric"]) == (name, metric) and " @ " in row["against"]
+            ]
+            least = min(rivals, key=lambda row: row["low"])
+            method, _, place = least["against"].partition(" @ ")
+            interval = f"{least['low']:+.3f} to {least['high']:+.3f}"
+            cells.append(f"{least['difference']:+.3f} ({interval}), {METHODS[method]} at {place}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_elpv() -> str:
+    found = read("evidence_depth")["elpv"]
+    lines = [
+        (
+            "| class evidence layer | AUROC by seed | mean difference | lowest bound | half of a cell's energy "
+            f"within | change if all but {SWAP_WINDOW} px is swapped | training |"
+        ),
+        "|---" * 7 + "|",
+    ]
+    for row in found["rows"]:
+        mean = statistics.mean(one["difference"] for one in row["against"])
+        scores, low = _accuracy(row).split(" | ")
+        lines.append(f"| {row['name']} | {scores} | {mean:+.4f} | {low} | {_local(row)} | {_seconds(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    scores = ", ".join(f"{value:.4f}" for value in row["auroc"])
+    low = min(one["low"] for one in row["against"])
+    return f"{scores} | {low:+.4f}"
+
+
+def _local(row: dict[str, Any]) -> str:
+    windows = read("evidence_depth")["windows"]
+    swap = statistics.mean(changes[windows.index(SWAP_WINDOW)] for changes in row["context_swap"])
+    return f"{statistics.mean(row['receptive_field']):.0f} px | {swap:.2f}"
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    return f"{statistics.mean(row['seconds']):.0f} s" if any(row["seconds"]) else "none"
 
 
 if __name__ == "__main__":

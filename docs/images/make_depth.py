@@ -119,7 +119,7 @@ def draw_place(column: Sequence[Axes], place: str, model: SoftCAM, images: Tenso
 
 def draw_curve(result: Mapping[str, Any]) -> Figure:
     """Return accuracy against the black box, and where maps point, by what a cell depends on."""
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
     lesions, cells, maps = figure.subplots(1, 3)
     draw_accuracy(lesions, "lesions", result["lesions"])
     draw_accuracy(cells, "elpv", result["elpv"])
@@ -146,10 +146,11 @@ def draw_accuracy(axes: Axes, name: str, found: Mapping[str, Any]) -> None:
             radius(row), height, yerr=[[height - low], [0.0]], marker="o", capsize=3, color=OURS if plain else MUTED
         )
         if plain:
-            axes.annotate(row["name"], (radius(row), height), xytext=(5, 5), textcoords="offset points", fontsize=8)
+            axes.annotate(row["name"], (radius(row), height), xytext=(6, -9), textcoords="offset points", fontsize=8)
     axes.axhline(0.0, color=INK, linewidth=1)
-    axes.axhline(-found["margin"], color=LIMIT, linewidth=1, linestyle="--")
-    finish(axes, f"{TITLES[name]}: AUROC less the black box's; lowest bound; margin")
+    axes.axhline(-found["margin"], color=LIMIT, linewidth=1, linestyle="--", label="accepted beforehand")
+    axes.legend(fontsize=7, frameon=False, loc="center right")
+    finish(axes, f"{TITLES[name]}: AUROC less the black box's")
 
 
 def by_locality(rows: Any) -> list[Mapping[str, Any]]:
@@ -162,6 +163,8 @@ def radius(row: Mapping[str, Any]) -> float:
 
 def finish(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=9, loc="left", color=MUTED)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([4, 8, 16, 32, 64], labels=["4", "8", "16", "32", "64"])
     axes.set_xlabel("px around a cell that hold half of what it depends on", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
