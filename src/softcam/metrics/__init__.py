@@ -1,4 +1,4 @@
-"""Pure functions that measure classification, localization, faithfulness, consistency and complexity."""
+"""Functions that measure classification, localization, faithfulness, consistency and complexity."""
 
 from __future__ import annotations
 
@@ -20,13 +20,19 @@ from softcam.metrics.classification import (
 from softcam.metrics.complexity import components, entropy, gini, near_zero_share
 from softcam.metrics.consistency import negative_share, positive_share
 from softcam.metrics.faithfulness import (
+    Regions,
+    Road,
     area_under_curve,
     average_drop,
     confidence_increase,
     deletion_curve,
     highlight,
+    infidelity,
     insertion_curve,
+    irof,
     relative_drop,
+    road,
+    sensitivity_n,
 )
 from softcam.metrics.fills import FILLS, BlurFill, ConstantFill, Fill, NoisyLinearFill
 from softcam.metrics.locality import context_swap_change, effective_receptive_field
@@ -67,6 +73,8 @@ __all__ = [
     "NonInferiority",
     "PairedDifference",
     "PrecisionRecallPoints",
+    "Regions",
+    "Road",
     "RocPoints",
     "activation_precision",
     "activation_sensitivity",
@@ -90,8 +98,10 @@ __all__ = [
     "gini",
     "highlight",
     "holm",
+    "infidelity",
     "insertion_curve",
     "iou",
+    "irof",
     "localization_precision",
     "macro_noninferiority",
     "near_zero_share",
@@ -107,6 +117,8 @@ __all__ = [
     "quadratic_weighted_kappa",
     "rank_accuracy",
     "relative_drop",
+    "road",
     "roc_points",
+    "sensitivity_n",
     "topk_precision",
 ]

@@ -10,18 +10,27 @@ import torch
 from torch import Tensor
 
 from softcam.metrics.curves import area_under_curve, deletion_curve, insertion_curve
+from softcam.metrics.irof import irof
 from softcam.metrics.patches import fit_maps
+from softcam.metrics.perturbation import Regions, infidelity, sensitivity_n
 from softcam.metrics.queries import Predict, check_probabilities
+from softcam.metrics.road import Road, road
 
 __all__ = [
     "Predict",
+    "Regions",
+    "Road",
     "area_under_curve",
     "average_drop",
     "confidence_increase",
     "deletion_curve",
     "highlight",
+    "infidelity",
     "insertion_curve",
+    "irof",
     "relative_drop",
+    "road",
+    "sensitivity_n",
 ]
 
 
