@@ -1,4 +1,4 @@
-"""Functions that measure classification, localization, faithfulness, consistency and complexity."""
+"""Functions that measure classification, localization, faithfulness, consistency, robustness and complexity."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ from softcam.metrics.localization import (
 )
 from softcam.metrics.multiclass import macro_noninferiority
 from softcam.metrics.patches import count_patches
+from softcam.metrics.robustness import list_layers, max_sensitivity, parameter_randomization, random_logit
+from softcam.metrics.similarity import SIMILARITIES, Similarity, spearman, structural_similarity
 from softcam.metrics.statistics import (
     DeLong,
     Interval,
@@ -63,6 +65,7 @@ from softcam.metrics.statistics import (
 
 __all__ = [
     "FILLS",
+    "SIMILARITIES",
     "BlurFill",
     "CalibrationBin",
     "ConstantFill",
@@ -76,6 +79,7 @@ __all__ = [
     "Regions",
     "Road",
     "RocPoints",
+    "Similarity",
     "activation_precision",
     "activation_sensitivity",
     "area_under_curve",
@@ -102,12 +106,15 @@ __all__ = [
     "insertion_curve",
     "iou",
     "irof",
+    "list_layers",
     "localization_precision",
     "macro_noninferiority",
+    "max_sensitivity",
     "near_zero_share",
     "negative_share",
     "noninferiority",
     "paired_bootstrap",
+    "parameter_randomization",
     "per_class_report",
     "pixel_auroc",
     "pixel_average_precision",
@@ -115,10 +122,13 @@ __all__ = [
     "positive_share",
     "precision_recall_points",
     "quadratic_weighted_kappa",
+    "random_logit",
     "rank_accuracy",
     "relative_drop",
     "road",
     "roc_points",
     "sensitivity_n",
+    "spearman",
+    "structural_similarity",
     "topk_precision",
 ]
