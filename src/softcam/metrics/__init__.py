@@ -18,7 +18,7 @@ from softcam.metrics.classification import (
     roc_points,
 )
 from softcam.metrics.complexity import components, entropy, gini, near_zero_share
-from softcam.metrics.consistency import negative_share, positive_share
+from softcam.metrics.consistency import grid_pointing_game, negative_share, positive_share
 from softcam.metrics.faithfulness import (
     Regions,
     Road,
@@ -100,6 +100,7 @@ __all__ = [
     "effective_receptive_field",
     "entropy",
     "gini",
+    "grid_pointing_game",
     "highlight",
     "holm",
     "infidelity",
