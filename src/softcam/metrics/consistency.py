@@ -80,13 +80,13 @@ def grid_pointing_game(explain: Explain, images: Tensor, labels: Tensor, *, grid
 
     Returns:
         (N,) float64 in [0, 1], higher is better, 1 / grid^2 is chance; NaN for a map without positive evidence (which
-        the reference's code scores 0) and for an image of whose class all but fewer than grid^2 - 1 images are.
+        the reference's code scores 0) and for an image with fewer than grid^2 - 1 images of other classes.
 
     Raises:
         TypeError: If maps are not floating point.
         ValueError: If shapes do not fit, a map is not finite, or `grid` is below 2.
 
-    Reference: Böhle et al. 2021, arXiv 2104.00032, section 4.2 (localisation metric); named so by Rao et al. 2022.
+    Reference: Böhle et al. 2021, arXiv 2104.00032 (localisation metric); named so by Rao et al. 2022, arXiv 2205.10435.
     """
     if grid < 2:
         raise ValueError(f"Expected `grid` to be at least 2, but got {grid}. Take 2 or 3.")

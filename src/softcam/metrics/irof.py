@@ -43,7 +43,7 @@ def irof(
         ValueError: If shapes do not fit, a map is not finite, a target is not a class, `segments` is neither a side of
             at least 1 nor (N, H, W) whole numbers, `fill` is unknown, or `predict` returns no probabilities.
 
-    Reference: Rieger & Hansen 2020, arXiv 2003.08747, section 2.
+    Reference: Rieger & Hansen 2020, arXiv 2003.08747.
     """
     check_target(target, len(images))
     resized = fit_maps(maps, images)

@@ -103,7 +103,7 @@ def infidelity(
         ValueError: If shapes do not fit, a map is not finite, a target is not a class, a square is larger than the
             image, `fill` is unknown, or `predict` returns anything but finite (N, K).
 
-    Reference: Yeh et al. 2019, arXiv 1901.09392, definition 2.1 and section 2.2; scale as in its code.
+    Reference: Yeh et al. 2019, arXiv 1901.09392, definition 2.1; scale as in its code.
     """
     resized = _check(images, maps, target)
     squares = regions.draw_squares(len(images), (resized.shape[1], resized.shape[2]))
@@ -146,7 +146,7 @@ def sensitivity_n(
         TypeError: If `maps` are not floating point.
         ValueError: If `sizes` are out of range, or as `infidelity` does.
 
-    Reference: Ancona et al. 2018, arXiv 1711.06104, section 5.
+    Reference: Ancona et al. 2018, arXiv 1711.06104 (sensitivity-n).
     """
     resized = _check(images, maps, target)
     size = resized.shape[1], resized.shape[2]

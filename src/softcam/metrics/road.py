@@ -64,7 +64,7 @@ def road(
         TypeError: If `maps` are not floating point.
         ValueError: If `shares` do not increase by at least a pixel within [0, 1], or as `deletion_curve` does.
 
-    Reference: Rong et al. 2022, arXiv 2202.00449, sections 4 and 5; combination as in pytorch-grad-cam.
+    Reference: Rong et al. 2022, arXiv 2202.00449; combination as in pytorch-grad-cam.
     """
     resized = fit_maps(maps, images)
     counts = _count_pixels(shares, resized[0].numel())

@@ -89,7 +89,7 @@ def random_logit(
         ValueError: If shapes do not fit, a map is not finite, a target lies outside of [0, K), K is below 2, or
             `similarity` is unknown.
 
-    Reference: Sixt et al. 2020, arXiv 1912.09818, section 5.
+    Reference: Sixt et al. 2020, arXiv 1912.09818 (random logit).
     """
     if classes < 2:
         raise ValueError(f"Expected `classes` to be at least 2, but got {classes}. Another class is needed.")
@@ -142,7 +142,7 @@ def parameter_randomization(
         ValueError: If shapes do not fit, the maps of the model as it came are not finite, `layers` names a module that
             does not exist or has no parameters left to make random, or `similarity` is unknown.
 
-    Reference: Adebayo et al. 2018, arXiv 1810.03292, section 3 (cascading randomization, Spearman and SSIM).
+    Reference: Adebayo et al. 2018, arXiv 1810.03292 (cascading randomization, Spearman and SSIM).
     """
     measure = find_similarity(similarity)
     stages = _collect_stages(model, list_layers(model) if layers is None else layers)
