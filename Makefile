@@ -32,6 +32,7 @@ bench: $(VENV)/.dev ## Measure speed and memory again, into benchmarks/results/
 	$(BIN)/python benchmarks/evidence_cost.py
 	$(BIN)/python benchmarks/explain_memory.py
 	$(BIN)/python benchmarks/export_matrix.py
+	$(BIN)/python benchmarks/metric_speed.py
 
 survey: $(VENV)/.dev ## Convert every classifier of timm and torchvision again (an hour); goes on where it was
 	$(BIN)/python benchmarks/conversion/survey.py

@@ -1,4 +1,4 @@
-"""Pure functions that measure classification, localization, faithfulness, consistency and complexity."""
+"""Functions that measure classification, localization, faithfulness, consistency, robustness and complexity."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ from softcam.metrics.classification import (
     roc_points,
 )
 from softcam.metrics.complexity import components, entropy, gini, near_zero_share
-from softcam.metrics.consistency import negative_share, positive_share
+from softcam.metrics.consistency import grid_pointing_game, negative_share, positive_share
 from softcam.metrics.faithfulness import (
+    Regions,
+    Road,
     area_under_curve,
     average_drop,
     confidence_increase,
     deletion_curve,
     highlight,
+    infidelity,
     insertion_curve,
+    irof,
     relative_drop,
+    road,
+    sensitivity_n,
 )
 from softcam.metrics.fills import FILLS, BlurFill, ConstantFill, Fill, NoisyLinearFill
 from softcam.metrics.locality import context_swap_change, effective_receptive_field
@@ -43,6 +49,8 @@ from softcam.metrics.localization import (
 )
 from softcam.metrics.multiclass import macro_noninferiority
 from softcam.metrics.patches import count_patches
+from softcam.metrics.robustness import list_layers, max_sensitivity, parameter_randomization, random_logit
+from softcam.metrics.similarity import SIMILARITIES, Similarity, spearman, structural_similarity
 from softcam.metrics.statistics import (
     DeLong,
     Interval,
@@ -57,6 +65,7 @@ from softcam.metrics.statistics import (
 
 __all__ = [
     "FILLS",
+    "SIMILARITIES",
     "BlurFill",
     "CalibrationBin",
     "ConstantFill",
@@ -67,7 +76,10 @@ __all__ = [
     "NonInferiority",
     "PairedDifference",
     "PrecisionRecallPoints",
+    "Regions",
+    "Road",
     "RocPoints",
+    "Similarity",
     "activation_precision",
     "activation_sensitivity",
     "area_under_curve",
@@ -88,16 +100,22 @@ __all__ = [
     "effective_receptive_field",
     "entropy",
     "gini",
+    "grid_pointing_game",
     "highlight",
     "holm",
+    "infidelity",
     "insertion_curve",
     "iou",
+    "irof",
+    "list_layers",
     "localization_precision",
     "macro_noninferiority",
+    "max_sensitivity",
     "near_zero_share",
     "negative_share",
     "noninferiority",
     "paired_bootstrap",
+    "parameter_randomization",
     "per_class_report",
     "pixel_auroc",
     "pixel_average_precision",
@@ -105,8 +123,13 @@ __all__ = [
     "positive_share",
     "precision_recall_points",
     "quadratic_weighted_kappa",
+    "random_logit",
     "rank_accuracy",
     "relative_drop",
+    "road",
     "roc_points",
+    "sensitivity_n",
+    "spearman",
+    "structural_similarity",
     "topk_precision",
 ]

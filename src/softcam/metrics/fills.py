@@ -137,7 +137,8 @@ def _impute(image: Tensor, removed: Tensor) -> Tensor:
         return torch.zeros_like(image)
     if not mask.any():
         return image
-    pixels = image.detach().double().cpu().numpy().reshape(image.shape[0], -1).T
+    # A copy: the array of a float64 image on the CPU would share its memory.
+    pixels = image.detach().double().cpu().numpy().reshape(image.shape[0], -1).T.copy()
     hidden = mask.ravel()
     system = _laplacian(mask.shape)[hidden]
     # Symmetric and diagonally dominant: the ordering for such systems is several times faster than the default.

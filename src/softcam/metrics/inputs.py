@@ -74,12 +74,17 @@ def check_groups(groups: Values | None, size: int) -> NDArray[np.intp]:
     return np.asarray([codes.setdefault(name, len(codes)) for name in names], dtype=np.intp)
 
 
-def check_maps(maps: Tensor, name: str = "maps") -> Tensor:
+def check_maps(maps: Tensor, name: str = "maps", *, finite: bool = True) -> Tensor:
     """Return (N, h, w) maps as detached float64.
+
+    Args:
+        maps: (N, h, w).
+        name: What the caller calls them, for the message.
+        finite: Refuse NaN and infinity.
 
     Raises:
         TypeError: If `maps` are not floating point.
-        ValueError: If the shape is wrong, or a value is NaN or infinite.
+        ValueError: If the shape is wrong, or a value is NaN or infinite where it has to be finite.
     """
     if not maps.is_floating_point():
         raise TypeError(f"Expected `{name}` to be floating point, but got {maps.dtype}. Convert with `.float()`.")
@@ -88,7 +93,7 @@ def check_maps(maps: Tensor, name: str = "maps") -> Tensor:
             f"Expected `{name}` to be of shape (N, h, w) without empty sides, but got {tuple(maps.shape)}. "
             "Pass one map per image, such as `evidence.maps[:, k]`."
         )
-    if not torch.isfinite(maps).all():
+    if finite and not torch.isfinite(maps).all():
         raise ValueError(f"Expected `{name}` to be finite, but got NaN or infinity. Check the model that made them.")
     return maps.detach().double()
 

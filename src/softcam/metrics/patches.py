@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from softcam.metrics.inputs import check_positive
+from softcam.metrics.inputs import check_maps, check_positive
 
 Score: TypeAlias = Literal["mean", "max"]
 
@@ -22,6 +22,22 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)
+
+
+def fit_maps(maps: Tensor, images: Tensor) -> Tensor:
+    """Return (N, h, w) maps as float64 (N, H, W) on the device of the (N, C, H, W) images that they are of.
+
+    Raises:
+        TypeError: If `maps` are not floating point.
+        ValueError: If a map is not finite, or there is not one map per image.
+    """
+    checked = check_maps(maps)
+    if images.ndim != 4 or len(images) != len(checked):
+        raise ValueError(
+            f"Expected `images` to be ({len(checked)}, C, H, W), one per map, but got {tuple(images.shape)}. "
+            "Pass the batch that the maps were made of."
+        )
+    return resize_maps(checked, (images.shape[2], images.shape[3])).to(images.device)
 
 
 def count_patches(size: tuple[int, int], patch: int) -> int:
