@@ -121,7 +121,7 @@ def _draw_mosaics(labels: NDArray[np.int64], tiles: int, seed: int) -> tuple[Ten
             chosen = np.concatenate([others[first], np.delete(others, first)])[: tiles - 1]
             rows.append(image)
             places.append(place)
-            mosaics.append(np.insert(generator.permutation(chosen), place, image))
+            mosaics.append(np.insert(chosen, place, image))
     return torch.tensor(rows), torch.from_numpy(np.array(mosaics, dtype=np.int64)), torch.tensor(places)
 
 
