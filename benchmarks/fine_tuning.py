@@ -79,7 +79,7 @@ SETTINGS = (
     Setting("torchvision:vgg11_bn", epochs=5, tuning_epochs=2, lr=2e-4, tuning_lr=5e-5, size=64),
     Setting("timm:mobilenetv3_large_100", epochs=12, tuning_epochs=4, lr=2e-3, tuning_lr=3e-4),
     Setting(
-        "timm:vit_tiny_patch16_224", epochs=24, tuning_epochs=6, lr=5e-4, tuning_lr=1e-4, arguments={"img_size": 96}
+        "timm:vit_tiny_patch16_224", epochs=10, tuning_epochs=4, lr=5e-4, tuning_lr=1e-4, arguments={"img_size": 96}
     ),
 )
 
