@@ -50,6 +50,11 @@ def main() -> int:
             "lesions": render_lesions,
             "peers": render_peers,
             "elpv": render_elpv,
+            "depth-cost": render_depth_cost,
+        },
+        "docs/explanation/conversion.md": {
+            "fine-tuning": render_fine_tuning,
+            "conversion-cost": render_conversion_cost,
         },
     }
     stale = {}
@@ -285,6 +290,48 @@ def _local(row: dict[str, Any]) -> str:
 
 def _seconds(row: dict[str, Any]) -> str:
     return f"{statistics.mean(row['seconds']):.0f} s" if any(row["seconds"]) else "none"
+
+
+def render_depth_cost() -> str:
+    result = read("evidence_cost")
+    lines = [
+        "| model | stride | batch | logits and maps, over the black box up to there | over the whole black box |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['model']} | {row['stride']} | {row['batch']} | {row['evidence_ratio']:.2f} "
+        f"| {row['evidence_ms'] / row['forward_ms']:.2f} |"
+        for row in result["places"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_fine_tuning() -> str:
+    result = read("fine_tuning")
+    lines = [
+        "| network | class evidence layer | drift | AUROC: black box | copied | fine-tuned | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        scores = row["auroc"]
+        tuned = row["tuned"]
+        lines.append(
+            f"| {row['backbone']} | `{row['head']}` | {row['drift']:.2g} | {scores['black_box']:.4f} | "
+            f"{scores['copied']:.4f} | {scores['tuned']:.4f} | {tuned['difference']:+.4f}, bound {tuned['low']:+.4f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def render_conversion_cost() -> str:
+    lines = [
+        "| network | seconds | relative to copying and running it | growth of peak memory, relative to its size |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['model']} | {row['seconds']:.2f} | {row['copy_and_run_ratio']:.1f} | {row['peak_growth_ratio']:.1f} |"
+        for row in read("conversion_cost")["rows"]
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
