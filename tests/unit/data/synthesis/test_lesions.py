@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -38,6 +39,22 @@ def test_an_image_depends_on_its_number_and_the_seed_alone() -> None:
     assert np.array_equal(image, draw_lesion_image(7, dataclasses.replace(SMALL, images=400)).pixels)
     assert not np.array_equal(image, draw_lesion_image(6, SMALL).pixels)
     assert not np.array_equal(image, draw_lesion_image(7, dataclasses.replace(SMALL, seed=1)).pixels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (LesionSettings(images=12, size=64), "6b8f75b677569927"),
+        (LesionSettings(images=12, size=80, seed=5, difficulty="hard", shortcut=True), "2d0c48246b08d1e8"),
+    ],
+    ids=["plain", "hard and marked"],
+)
+def test_a_seed_draws_what_it_always_drew(tmp_path: Path, settings: LesionSettings, expected: str) -> None:
+    total = hashlib.sha256()
+    manifest = synthesize_lesions(tmp_path / "set", settings)
+    for path in (*manifest.paths, *(mask for mask in manifest.masks if mask)):
+        total.update(np.asarray(Image.open(path)).tobytes())
+    assert total.hexdigest()[:16] == expected
 
 
 def test_difficulty_is_contrast() -> None:
