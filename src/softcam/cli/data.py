@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,11 @@ def _prepare(options: Any) -> int:
 
 
 def _synthesize(options: Any) -> int:
-    from softcam.data.synthesis import LesionSettings, synthesize_lesions
+    from softcam.data.synthesis import SynthesisSettings, synthesize
 
-    settings = LesionSettings(options.images, options.size, options.seed, options.difficulty, options.shortcut)
+    settings = SynthesisSettings(options.images, options.size, options.seed, options.difficulty, options.shortcut)
     with progress() as report:
-        manifest = synthesize_lesions(options.out, settings, progress=lambda done, count: report("draw", done, count))
+        manifest = synthesize(options.what, options.out, settings, progress=partial(report, "draw"))
     show(f"{len(manifest)} images: {options.out / 'manifest.csv'}")
     return 0
 
