@@ -19,6 +19,12 @@ EXAMPLES = """\
   softcam data check images/ --decode    (a folder with one subfolder per class; opens every image)
 """
 
+KINDS = {
+    "lesions": "fundus photographs with retinal lesions",
+    "oct": "B-scans of the retina with drusen",
+}
+"""Kinds of drawn images, which are listed here as well so that --help is instant."""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the actions and their flags."""
@@ -30,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     prepare.add_argument("--seed", type=int, default=0, help="seed of the split")
     synthesize = create_command("Draw images whose findings are known to the pixel", EXAMPLES)
     actions.add_subcommand("synthesize", synthesize, help="draw images with exact masks")
-    synthesize.add_argument("what", choices=["lesions"], help="fundus photographs with retinal lesions")
+    synthesize.add_argument("what", choices=KINDS, help="; ".join(f"{kind}: {title}" for kind, title in KINDS.items()))
     synthesize.add_argument(
         "--out", type=Path, required=True, help="folder for images, masks and manifest; begun work goes on"
     )

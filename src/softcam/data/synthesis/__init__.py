@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from softcam.data.manifest import Manifest
+from softcam.data.synthesis.drusen import DRUSEN
 from softcam.data.synthesis.lesions import LESIONS, LesionSettings, synthesize_lesions
 from softcam.data.synthesis.scene import Scene, SynthesisSettings
 from softcam.data.synthesis.sets import write_set
 
-SCENES: Mapping[str, Scene] = {scene.name: scene for scene in (LESIONS,)}
+SCENES: Mapping[str, Scene] = {scene.name: scene for scene in (LESIONS, DRUSEN)}
 """Name of a kind of images -> how it is drawn."""
 
 
