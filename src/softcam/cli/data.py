@@ -15,6 +15,7 @@ SUMMARY = "Prepare a data set, draw one, or check a manifest before work starts"
 EXAMPLES = """\
   softcam data prepare elpv --out elpv
   softcam data synthesize lesions --images 2000 --out lesions
+  softcam data synthesize radiograph --difficulty hard --shortcut --out radiographs
   softcam data check elpv/manifest.csv
   softcam data check images/ --decode    (a folder with one subfolder per class; opens every image)
 """
@@ -22,6 +23,7 @@ EXAMPLES = """\
 KINDS = {
     "lesions": "fundus photographs with retinal lesions",
     "oct": "B-scans of the retina with drusen",
+    "radiograph": "radiographs of the chest with opacities",
 }
 """Kinds of drawn images, which are listed here as well so that --help is instant."""
 

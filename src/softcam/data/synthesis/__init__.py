@@ -8,10 +8,11 @@ from pathlib import Path
 from softcam.data.manifest import Manifest
 from softcam.data.synthesis.drusen import DRUSEN
 from softcam.data.synthesis.lesions import LESIONS, LesionSettings, synthesize_lesions
+from softcam.data.synthesis.opacities import OPACITIES
 from softcam.data.synthesis.scene import Scene, SynthesisSettings
 from softcam.data.synthesis.sets import write_set
 
-SCENES: Mapping[str, Scene] = {scene.name: scene for scene in (LESIONS, DRUSEN)}
+SCENES: Mapping[str, Scene] = {scene.name: scene for scene in (LESIONS, DRUSEN, OPACITIES)}
 """Name of a kind of images -> how it is drawn."""
 
 

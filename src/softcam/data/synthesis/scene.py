@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +101,7 @@ class Scene:
     classes: tuple[str, str]
     pair: tuple[str, tuple[str, str]]
     paint: Callable[[Order], Painting]
-    mark: Callable[[NDArray[np.float64]], Any]
+    mark: Callable[[NDArray[np.float64]], None]
 
 
 def keep_visible(picture: Plane, healthy: Plane) -> NDArray[np.bool_]:

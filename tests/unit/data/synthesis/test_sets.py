@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import norm
 
 from softcam.cli import main
 from softcam.cli.data import KINDS
 from softcam.data.synthesis import SCENES, SynthesisSettings, synthesize
-from softcam.data.synthesis.scene import VISIBLE, Order, Painting, Scene, keep_visible
+from softcam.data.synthesis.scene import CONTRAST, VISIBLE, Order, Painting, Scene, keep_visible
 from softcam.data.synthesis.sets import draw_image, grade_of, is_marked, split_of
 from softcam.errors import ManifestError
 
@@ -81,9 +82,31 @@ def test_difficulty_is_contrast(scene: Scene) -> None:
 
 
 def test_grades_have_more_of_the_finding(scene: Scene) -> None:
-    means = [np.mean([paint(scene, seed=seed, grade=grade).mask.mean() for seed in range(12)]) for grade in range(5)]
+    means = [np.mean([paint(scene, seed=seed, grade=grade).mask.mean() for seed in range(8)]) for grade in range(5)]
     assert means[0] == 0
     assert means == sorted(set(means))
+
+
+def test_the_least_finding_can_be_seen(scene: Scene) -> None:
+    for seed in range(5):
+        painting = paint(scene, seed=seed, grade=1, contrast=CONTRAST["hard"])
+        assert painting.mask.sum() >= 5
+        assert np.abs(painting.picture - painting.healthy).max() > 2 * VISIBLE
+
+
+def test_global_statistics_do_not_give_the_finding_away(scene: Scene) -> None:
+    # Images with and without the finding share everything else, so that few of them tell the AUROC of the best linear
+    # classifier between groups of different patients: that of two normal distributions.
+    paintings = [paint(scene, seed=seed, grade=1 + seed % 4) for seed in range(40)]
+    healthy = np.array([list_statistics(painting.healthy) for painting in paintings])
+    diseased = np.array([list_statistics(painting.picture) for painting in paintings])
+    shift, spread = (diseased - healthy).mean(0), (np.cov(healthy.T) + np.cov(diseased.T)) / 2
+    separation = np.sqrt(shift @ np.linalg.pinv(spread, rcond=1e-9, hermitian=True) @ shift)
+    assert 0.5 < norm.cdf(separation / np.sqrt(2)) < 0.65
+
+
+def list_statistics(picture: np.ndarray) -> list[float]:
+    return [picture.mean(), picture.std(), *np.quantile(picture, (0.05, 0.5, 0.95))]
 
 
 def test_labels_and_splits_go_by_patient() -> None:
