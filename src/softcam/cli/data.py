@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,17 @@ SUMMARY = "Prepare a data set, draw one, or check a manifest before work starts"
 EXAMPLES = """\
   softcam data prepare elpv --out elpv
   softcam data synthesize lesions --images 2000 --out lesions
+  softcam data synthesize radiograph --difficulty hard --shortcut --out radiographs
   softcam data check elpv/manifest.csv
   softcam data check images/ --decode    (a folder with one subfolder per class; opens every image)
 """
+
+KINDS = {
+    "lesions": "fundus photographs with retinal lesions",
+    "oct": "B-scans of the retina with drusen",
+    "radiograph": "radiographs of the chest with opacities",
+}
+"""Kinds of drawn images, which are listed here as well so that --help is instant."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,7 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     prepare.add_argument("--seed", type=int, default=0, help="seed of the split")
     synthesize = create_command("Draw images whose findings are known to the pixel", EXAMPLES)
     actions.add_subcommand("synthesize", synthesize, help="draw images with exact masks")
-    synthesize.add_argument("what", choices=["lesions"], help="fundus photographs with retinal lesions")
+    synthesize.add_argument("what", choices=KINDS, help="; ".join(f"{kind}: {title}" for kind, title in KINDS.items()))
     synthesize.add_argument(
         "--out", type=Path, required=True, help="folder for images, masks and manifest; begun work goes on"
     )
@@ -61,11 +70,11 @@ def _prepare(options: Any) -> int:
 
 
 def _synthesize(options: Any) -> int:
-    from softcam.data.synthesis import LesionSettings, synthesize_lesions
+    from softcam.data.synthesis import SynthesisSettings, synthesize
 
-    settings = LesionSettings(options.images, options.size, options.seed, options.difficulty, options.shortcut)
+    settings = SynthesisSettings(options.images, options.size, options.seed, options.difficulty, options.shortcut)
     with progress() as report:
-        manifest = synthesize_lesions(options.out, settings, progress=lambda done, count: report("draw", done, count))
+        manifest = synthesize(options.what, options.out, settings, progress=partial(report, "draw"))
     show(f"{len(manifest)} images: {options.out / 'manifest.csv'}")
     return 0
 

@@ -39,11 +39,25 @@ class Stamp:
         return Stamp(self.window, factor * self.weight)
 
 
-def smooth_noise(generator: np.random.Generator, size: int, scale: float) -> Plane:
-    """Return noise (S, S) of mean 0 and standard deviation 1 that changes over about `scale` pixels."""
+def smooth_noise(generator: np.random.Generator, size: int, scale: float | Point) -> Plane:
+    """Return noise (S, S) of mean 0 and standard deviation 1.
+
+    Args:
+        generator: Of the noise.
+        size: Side of the plane in pixels.
+        scale: Over how many pixels it changes; downwards and to the right where there are two numbers.
+    """
     noise = ndimage.gaussian_filter(generator.standard_normal((size, size)), scale, mode="wrap")
     centred = noise - noise.mean()
     result: Plane = centred / max(float(centred.std()), 1e-12)
+    return result
+
+
+def smooth_curve(generator: np.random.Generator, size: int, scale: float) -> NDArray[np.float64]:
+    """Return noise (S,) of mean 0 and standard deviation 1 that changes over about `scale` pixels."""
+    noise = ndimage.gaussian_filter1d(generator.standard_normal(size), scale, mode="wrap")
+    centred = noise - noise.mean()
+    result: NDArray[np.float64] = centred / max(float(centred.std()), 1e-12)
     return result
 
 

@@ -3,7 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from softcam.data.synthesis.canvas import Stamp, blend, lines, offsets, ragged_spot, smooth_noise, spot, tint, whole
+from softcam.data.synthesis.canvas import (
+    Stamp,
+    blend,
+    lines,
+    offsets,
+    ragged_spot,
+    smooth_curve,
+    smooth_noise,
+    spot,
+    tint,
+    whole,
+)
 
 
 def spread(stamp: Stamp, size: int) -> np.ndarray:
@@ -63,6 +74,20 @@ def test_noise_is_standardised_and_smooth() -> None:
     for noise in (fine, coarse):
         assert noise.mean() == pytest.approx(0, abs=1e-12)
         assert noise.std() == pytest.approx(1)
+    assert np.abs(np.diff(coarse)).mean() < np.abs(np.diff(fine)).mean() / 4
+
+
+def test_noise_has_a_direction() -> None:
+    noise = smooth_noise(np.random.default_rng(0), 64, (1, 8))
+    assert np.abs(np.diff(noise, axis=1)).mean() < np.abs(np.diff(noise, axis=0)).mean() / 4
+
+
+def test_a_curve_is_standardised_and_smooth() -> None:
+    fine, coarse = (smooth_curve(np.random.default_rng(0), 128, scale) for scale in (1, 8))
+    for curve in (fine, coarse):
+        assert curve.shape == (128,)
+        assert curve.mean() == pytest.approx(0, abs=1e-12)
+        assert curve.std() == pytest.approx(1)
     assert np.abs(np.diff(coarse)).mean() < np.abs(np.diff(fine)).mean() / 4
 
 
