@@ -94,6 +94,12 @@ def test_evaluate_writes_metrics_benchmark_and_report(runs: Path, manifest: Path
     page = (out / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert len(list((out / "figures").iterdir())) > 0
+    measured = {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()}
+    more = ["--methods", "evidence", "edges"]
+    done = run("evaluate", runs / "softcam", "--data", manifest, "--out", out, *flags, *more)
+    assert done.returncode == 0, done.stderr
+    assert set(pd.read_csv(out / "benchmark.csv")["method"]) == {"evidence", "edges"}
+    assert {path: path.stat().st_mtime_ns for path in measured} == measured, "nothing is measured twice"
 
 
 def test_explain_names_bad_inputs_and_goes_on(runs: Path, tmp_path: Path) -> None:

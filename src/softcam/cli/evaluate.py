@@ -43,14 +43,13 @@ def run(options: Any) -> int:
     from softcam.reporting import write_report
 
     model = find_bundle(options.model)
-    chosen = {} if options.methods is None else {"methods": tuple(options.methods)}
     settings = EvaluationSettings(
         split=options.split,
+        methods=EvaluationSettings.methods if options.methods is None else tuple(options.methods),
         explained=options.explained,
         explained_slowly=options.explained_slowly,
         margin=options.margin,
         seed=options.seed,
-        **chosen,
     )
     manifest = read_manifest(options.data, classes=read_config(model).classes)
     twin = None if options.black_box is None else find_bundle(options.black_box)
