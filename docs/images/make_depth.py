@@ -22,7 +22,7 @@ from torch import Tensor
 
 from softcam.bundle import load, load_black_box, read_config
 from softcam.data import ImageDataset, read_manifest
-from softcam.evaluation.locality import ask
+from softcam.evaluation.locality import ask, find_busiest
 from softcam.evaluation.truth import read_findings
 from softcam.files import atomic_path
 from softcam.imaging import Preprocessing, overlay, scale_limit
@@ -102,8 +102,7 @@ def open_model(folder: Path, place: str, images: Tensor) -> SoftCAM:
 def draw_place(column: Sequence[Axes], place: str, model: SoftCAM, images: Tensor, photos: np.ndarray) -> None:
     question = ask(model, images, torch.ones(len(images), dtype=torch.long), batch_size=len(images))
     maps = question.all_maps(images)
-    busiest = maps.abs().flatten(1).argmax(1)
-    cells = torch.stack([busiest // maps.shape[2], busiest % maps.shape[2]], dim=1)
+    cells = find_busiest(maps)
     fields = effective_receptive_field(question.maps, images, cells)
     limit = scale_limit(maps.numpy())
     stride = images.shape[2] / maps.shape[1]
@@ -137,7 +136,7 @@ def draw_curve(result: Mapping[str, Any]) -> Figure:
 
 def draw_accuracy(axes: Axes, name: str, found: Mapping[str, Any]) -> None:
     """Draw the mean difference of AUROC over the seeds, down to the lowest bound, against the black box."""
-    rows = by_locality(found["rows"][:1] + [row for row in found["rows"][1:] if row.get("receptive_field")])
+    rows = by_locality(row for row in found["rows"] if "receptive_field" in row)
     for row in rows:
         height = statistics.mean(one["difference"] for one in row["against"])
         low = min(one["low"] for one in row["against"])

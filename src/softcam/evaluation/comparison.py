@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from softcam.data.manifest import Manifest
 from softcam.errors import MissingExtraError, UnsupportedModelError
 from softcam.evaluation.classification import summarize
 from softcam.evaluation.images import Failure, ImageBatch, read_batches
-from softcam.evaluation.kept import Kept
+from softcam.evaluation.kept import Kept, digest_tensors
 from softcam.evaluation.measures import Measured, Subject, choose_subject, list_metrics, measure_maps
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Floats, Indices, Predictions, Progress
@@ -105,6 +105,7 @@ def compare_methods(
         kept: Where what is measured of each batch is kept, and taken from if it is there; None for nowhere.
         progress: Told after each method and batch, with stage "explain".
     """
+    kept = kept or Kept()
     chosen = draw_stratified(predictions.targets, settings.explained, seed=settings.seed)
     slow = chosen[draw_stratified(predictions.targets[chosen], settings.explained_slowly, seed=settings.seed)]
     rows = [int(row) for row in predictions.rows[chosen]]
@@ -122,7 +123,7 @@ def compare_methods(
         places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
         current = _Round(models, batch, settings, findings, torch.from_numpy(labels[batch.rows]))
         for scores in table:
-            current.explain(scores, places, kept or Kept())
+            current.explain(scores, places, kept)
             done += 1
             if progress is not None:
                 progress("explain", done, steps)
@@ -162,14 +163,23 @@ class _Round:
         wanted = torch.from_numpy(scores.wanted[places])
         if scores.reason or not wanted.any():
             return
-        truth = self.findings.of(self.batch.rows, self.labels, self.labels)
-        inputs = (self.batch.images, self.labels, wanted, *(() if truth is None else (truth,)))
+        inputs, measure = partial(self.digest, wanted), partial(self.measure, scores.method, wanted)
         try:
-            measured, seconds = kept.get(scores.method.name, inputs, partial(self.measure, scores.method, wanted))
+            measured, seconds = kept.get(scores.method.name, inputs, measure)
         except (UnsupportedModelError, MissingExtraError) as error:
             scores.reason = str(error)
         else:
             scores.add(measured, places[wanted.numpy()], seconds)
+
+    def digest(self, wanted: Tensor) -> str:
+        """Return a digest of the batch and of which of its images are wanted."""
+        return f"{self.content} {wanted.tolist()}"
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of images, labels and findings: the same for every method."""
+        truth = self.findings.of(self.batch.rows, self.labels, self.labels)
+        return digest_tensors((self.batch.images, self.labels, *(() if truth is None else (truth,))))
 
     def measure(self, method: Method, wanted: Tensor) -> tuple[Measured, float]:
         """Return what the maps are worth and the seconds that they took."""

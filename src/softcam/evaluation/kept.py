@@ -32,29 +32,32 @@ class Kept:
         self.folder = None if folder is None else Path(folder)
         self.decides = json.dumps(decides, sort_keys=True).encode()
 
-    def get(self, method: str, inputs: Iterable[Tensor], measure: Callable[[], Timed]) -> Timed:
+    def get(self, method: str, inputs: Callable[[], str], measure: Callable[[], Timed]) -> Timed:
         """Return what was kept, else measure it and keep it.
 
         Args:
             method: Name of the method.
-            inputs: The tensors on which the numbers depend.
+            inputs: Gives the digest of what the numbers depend on besides; not called if nothing is kept.
             measure: Called if nothing readable is there.
         """
         if self.folder is None:
             return measure()
-        path = self.folder / f"{method}-{self._digest(inputs)}.safetensors"
+        name = hashlib.sha256(self.decides + inputs().encode()).hexdigest()[:32]
+        path = self.folder / f"{method}-{name}.safetensors"
         found = _read(path)
         if found is None:
             found = measure()
             _write(path, *found)
         return found
 
-    def _digest(self, inputs: Iterable[Tensor]) -> str:
-        total = hashlib.sha256(self.decides)
-        for tensor in inputs:
-            total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().numpy().data)
-        return total.hexdigest()[:32]
+
+def digest_tensors(tensors: Iterable[Tensor]) -> str:
+    """Return a SHA-256 over the types, shapes and values of tensors, in their order."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().data)
+    return total.hexdigest()
 
 
 def _write(path: Path, measured: Measured, seconds: float) -> None:

@@ -102,8 +102,7 @@ def measure_locality(question: Question, *, windows: Sequence[int], seed: int) -
     """
     images, size = question.images, question.batch_size
     maps = question.all_maps(images)
-    busiest = maps.abs().flatten(1).argmax(1)
-    cells = torch.stack([busiest // maps.shape[2], busiest % maps.shape[2]], dim=1).cpu()
+    cells = find_busiest(maps)
     shift = 1 + int(torch.randint(len(images) - 1, (1,), generator=torch.Generator().manual_seed(seed)))
     swapped = context_swap_change(question.all_maps, images, images.roll(shift, 0), cells, windows=tuple(windows))
     fields = [
@@ -121,6 +120,12 @@ def measure_locality(question: Question, *, windows: Sequence[int], seed: int) -
         windows=tuple(windows),
         shares=share_scales(question),
     )
+
+
+def find_busiest(maps: Tensor) -> Tensor:
+    """Return row and column (N, 2) of the cell that says most in each map (N, h, w), for or against; on the CPU."""
+    busiest = maps.abs().flatten(1).argmax(1)
+    return torch.stack([busiest // maps.shape[2], busiest % maps.shape[2]], dim=1).cpu()
 
 
 def share_scales(question: Question) -> Floats:

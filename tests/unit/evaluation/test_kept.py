@@ -9,7 +9,7 @@ import torch
 from softcam.data import Manifest
 from softcam.evaluation import comparison, evaluate
 from softcam.evaluation.comparison import compare_methods
-from softcam.evaluation.kept import Kept
+from softcam.evaluation.kept import Kept, digest_tensors
 from softcam.evaluation.measures import Measured
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Predictions
@@ -28,7 +28,11 @@ def refuse() -> Any:
 
 
 def test_what_was_measured_is_taken_from_the_folder(tmp_path: Path) -> None:
-    inputs = (torch.rand(2, 3), torch.tensor([True, False]))
+    tensors = (torch.rand(2, 3), torch.tensor([True, False]))
+
+    def inputs() -> str:
+        return digest_tensors(tensors)
+
     Kept(tmp_path, seed=0).get("evidence", inputs, lambda: FOUND)
     measured, seconds = Kept(tmp_path, seed=0).get("evidence", inputs, refuse)
     assert seconds == 1.5
@@ -39,26 +43,27 @@ def test_what_was_measured_is_taken_from_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("changed", ["method", "values", "shape", "dtype", "decides"])
 def test_whatever_decides_is_measured_again(tmp_path: Path, changed: str) -> None:
     inputs = torch.arange(4.0)
-    Kept(tmp_path, seed=0).get("evidence", [inputs], lambda: FOUND)
+    Kept(tmp_path, seed=0).get("evidence", lambda: digest_tensors([inputs]), lambda: FOUND)
     others = {"values": inputs + 1, "shape": inputs[None], "dtype": inputs.int()}
+    other = others.get(changed, inputs)
     kept = Kept(tmp_path, seed=1 if changed == "decides" else 0)
     with pytest.raises(AssertionError, match="measured again"):
-        kept.get("random" if changed == "method" else "evidence", [others.get(changed, inputs)], refuse)
+        kept.get("random" if changed == "method" else "evidence", lambda: digest_tensors([other]), refuse)
 
 
 def test_a_damaged_file_is_measured_again(tmp_path: Path) -> None:
-    Kept(tmp_path).get("evidence", [], lambda: FOUND)
+    Kept(tmp_path).get("evidence", str, lambda: FOUND)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:20])
-    assert Kept(tmp_path).get("evidence", [], lambda: FOUND) is FOUND
-    assert Kept(tmp_path).get("evidence", [], refuse)[1] == 1.5
+    assert Kept(tmp_path).get("evidence", str, lambda: FOUND) is FOUND
+    assert Kept(tmp_path).get("evidence", str, refuse)[1] == 1.5
 
 
 def test_nothing_is_kept_without_a_folder() -> None:
     kept = Kept()
-    assert kept.get("evidence", [], lambda: FOUND) is FOUND
+    assert kept.get("evidence", str, lambda: FOUND) is FOUND
     with pytest.raises(AssertionError, match="measured again"):
-        kept.get("evidence", [], refuse)
+        kept.get("evidence", str, refuse)
 
 
 def test_an_evaluation_goes_on_where_it_was_ended(
