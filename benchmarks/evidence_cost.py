@@ -67,18 +67,21 @@ def main() -> None:
         print(row)
 
 
-def measure(name: str, num_classes: int, batch: int, *, repeats: int) -> dict[str, Any]:
+def create(name: str, num_classes: int, batch: int) -> tuple[nn.Module, torch.Tensor]:
+    """Return a black box and images, the same in every call."""
     torch.manual_seed(0)
     black_box = create_black_box(name, num_classes=num_classes).eval().to(memory_format=torch.channels_last)
-    images = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    return black_box, torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+
+
+def measure(name: str, num_classes: int, batch: int, *, repeats: int) -> dict[str, Any]:
+    black_box, images = create(name, num_classes, batch)
     seconds = time_in_turn(make_calls(black_box, LAST_STAGES[name], images), repeats)
     return {"model": name, "classes": num_classes, "batch": batch, **summarize(seconds, "forward")}
 
 
 def measure_place(name: str, stride: int, batch: int, *, repeats: int) -> dict[str, Any]:
-    torch.manual_seed(0)
-    black_box = create_black_box(name, num_classes=2).eval().to(memory_format=torch.channels_last)
-    images = torch.randn(batch, 3, SIZE, SIZE).to(memory_format=torch.channels_last)
+    black_box, images = create(name, 2, batch)
     model = convert(black_box, images=images[:1], at=stride, num_classes=2).to(memory_format=torch.channels_last)
     (place,) = model.conversion.places
 

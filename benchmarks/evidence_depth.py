@@ -107,7 +107,7 @@ class Seed:
         path = self.folder / f"{arm.name}.json"
         if not path.is_file():
             model = convert_black_box(self.bench) if run is None else load(run.model_path)
-            model = model.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)
             row, values = measure_model(model, self.bench, margin=self.plan.margin)
             self.keep(
                 path, {"name": arm.name, "l1": arm.l1, "seconds": 0 if run is None else run.seconds, **row}, values

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softcam.attribution import get_method
 from softcam.files import write_atomic
 from softcam.survey import SurveyRow, read_survey
 
@@ -209,13 +210,6 @@ MAPS = {
     "activation_precision": "activation precision",
     "topk_precision": "top-3 patches",
 }
-METHODS = {
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plus_plus": "Grad-CAM++",
-    "layer_cam": "LayerCAM",
-    "hires_cam": "HiResCAM",
-    "random": "random map",
-}
 SWAP_WINDOW = 64
 
 
@@ -229,13 +223,13 @@ def render_lesions() -> str:
         "|---" * (6 + len(MAPS)) + "|",
     ]
     for row in found["rows"]:
+        maps = " | ".join(f"{row['metrics'][name]['value']:.3f}" for name in MAPS)
         if "auroc" in row:
-            maps = " | ".join(f"{row['metrics'][name]['value']:.3f}" for name in MAPS)
-            lines.append(f"| {row['name']} | {_accuracy(row)} | {_local(row)} | {maps} | {_seconds(row)} |")
+            before = f"{row['name']} | {_scores(row)} | {_lowest(row)} | {_local(row)}"
+            lines.append(f"| {before} | {maps} | {_seconds(row)} |")
         else:
             method, _, place = row["name"].partition(" @ ")
-            title = METHODS[method] + (f", black box, {place}" if place else "")
-            maps = " | ".join(f"{row['metrics'][name]['value']:.3f}" for name in MAPS)
+            title = get_method(method).title + (f", black box, {place}" if place else "")
             lines.append(f"| {title} | | | | | {maps} | |")
     return "\n".join(lines) + "\n"
 
@@ -255,7 +249,7 @@ def render_peers() -> str:
             least = min(rivals, key=lambda row: row["low"])
             method, _, place = least["against"].partition(" @ ")
             interval = f"{least['low']:+.3f} to {least['high']:+.3f}"
-            cells.append(f"{least['difference']:+.3f} ({interval}), {METHODS[method]} at {place}")
+            cells.append(f"{least['difference']:+.3f} ({interval}), {get_method(method).title} at {place}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -271,15 +265,17 @@ def render_elpv() -> str:
     ]
     for row in found["rows"]:
         mean = statistics.mean(one["difference"] for one in row["against"])
-        scores, low = _accuracy(row).split(" | ")
-        lines.append(f"| {row['name']} | {scores} | {mean:+.4f} | {low} | {_local(row)} | {_seconds(row)} |")
+        accuracy = f"{_scores(row)} | {mean:+.4f} | {_lowest(row)}"
+        lines.append(f"| {row['name']} | {accuracy} | {_local(row)} | {_seconds(row)} |")
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(row: dict[str, Any]) -> str:
-    scores = ", ".join(f"{value:.4f}" for value in row["auroc"])
-    low = min(one["low"] for one in row["against"])
-    return f"{scores} | {low:+.4f}"
+def _scores(row: dict[str, Any]) -> str:
+    return ", ".join(f"{value:.4f}" for value in row["auroc"])
+
+
+def _lowest(row: dict[str, Any]) -> str:
+    return f"{min(one['low'] for one in row['against']):+.4f}"
 
 
 def _local(row: dict[str, Any]) -> str:

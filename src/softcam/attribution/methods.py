@@ -57,6 +57,8 @@ class Method:
     at_layer: bool = False
 
 
+_RAW_CAM = "By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing."
+
 _ALL = (
     Method(
         "evidence", "SoftCAM evidence", evidence_map, "forward", needs_softcam=True,
@@ -71,32 +73,32 @@ _ALL = (
     Method(
         "grad_cam", "Grad-CAM", grad_cam, "gradient", needs_softcam=False,
         reference="Selvaraju et al., ICCV 2017",
-        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+        notes=_RAW_CAM,
         at_layer=True,
     ),
     Method(
         "layer_cam", "LayerCAM", layer_cam, "gradient", needs_softcam=False,
         reference="Jiang et al., IEEE TIP 2021",
-        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+        notes=_RAW_CAM,
         at_layer=True,
     ),
     Method(
         "grad_cam_plus_plus", "Grad-CAM++", grad_cam_plus_plus, "gradient", needs_softcam=False,
         reference="Chattopadhay et al., WACV 2018",
-        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing.",
+        notes=_RAW_CAM,
         at_layer=True,
     ),
     Method(
         "hires_cam", "HiResCAM", hires_cam, "gradient", needs_softcam=False,
         reference="Draelos & Carin, 2020",
-        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing. With "
+        notes=f"{_RAW_CAM} With "
         "mean pooling and a linear classifier right after that layer it is CAM without the bias.",
         at_layer=True,
     ),
     Method(
         "xgrad_cam", "XGrad-CAM", xgrad_cam, "gradient", needs_softcam=False,
         reference="Fu et al., BMVC 2020",
-        notes="By the grad-cam library at the last spatial layer, without its scaling to [0, 1] and its resizing. Its "
+        notes=f"{_RAW_CAM} Its "
         "weights are divided by each channel's sum, which means little where features have both signs.",
         at_layer=True,
     ),
