@@ -214,7 +214,15 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor, *, layer: str | None = None) -> Tensor:
+def attribute(
+    method: str,
+    model: nn.Module,
+    images: Tensor,
+    target: Tensor,
+    *,
+    layer: str | None = None,
+    finite: bool = True,
+) -> Tensor:
     """Return one map per image that says where a method sees reasons for the image's target class.
 
     Maps are raw: their unit, sign and grid are the method's own. The model runs in evaluation mode and is given back
@@ -226,6 +234,7 @@ def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor, *, 
         images: Images (N, C, H, W), floating point and finite, as the model expects them.
         target: Class indices (N,), an integer type.
         layer: Dotted name of the module that a class activation method looks at; default: the last spatial layer.
+        finite: Refuse maps that hold NaN or infinity; otherwise they are returned as they are.
 
     Returns:
         Maps (N, h, w), float32, detached, on the device of `images`.
@@ -235,7 +244,7 @@ def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor, *, 
         TypeError: If `images` or `target` have another dtype.
         UnsupportedModelError: If the method is not defined for this model.
         MissingExtraError: If the method's library is not installed.
-        RunError: If a map holds NaN or infinity.
+        RunError: If a map has to be finite and holds NaN or infinity.
     """
     chosen = get_method(method)
     classes = _check_target(target, _check_images(images))
@@ -247,7 +256,7 @@ def attribute(method: str, model: nn.Module, images: Tensor, target: Tensor, *, 
     with borrowed(model), checked_output(model, classes), torch.inference_mode(mode=False), torch.enable_grad():
         maps = chosen.run(model, images, classes, **options).detach()
     unusable = int((~maps.flatten(1).isfinite().all(dim=1)).sum())
-    if unusable:
+    if finite and unusable:
         raise RunError(f"Expected finite maps from {method!r}, but {unusable} of {len(maps)} hold NaN or infinity.")
     return maps
 

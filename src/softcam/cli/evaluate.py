@@ -13,7 +13,9 @@ SUMMARY = "Measure accuracy and explanations on test images, against post-hoc me
 EXAMPLES = """\
   softcam evaluate runs/elpv --data elpv/manifest.csv --out evaluation
   softcam evaluate model --data test.csv --black-box twin --out evaluation
-  softcam evaluate model --data test.csv --methods evidence grad_cam occlusion --explained 200 --out evaluation
+  softcam evaluate model --data test.csv --methods evidence grad_cam grad_cam@blocks.2 occlusion --out evaluation
+  softcam evaluate dense --data test.csv --others sparse=runs/sparse --black-box twin --out evaluation
+  softcam evaluate model --data test.csv --explained 600 --engine openvino --out evaluation
 """
 
 
@@ -25,10 +27,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--black-box", type=Path, default=None, help="model or run folder of the black-box twin")
     parser.add_argument("--split", type=str, default="test", help="split of the manifest that is measured")
     parser.add_argument(
-        "--methods", nargs="+", default=None, help="explanation methods to compare; default: the usual ones"
+        "--others", nargs="+", default=(), help="further SoftCAM models to compare, each as name=folder of model or run"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=None,
+        help="explanation methods to compare, method@module for another layer; default: the usual ones",
+    )  # fmt: skip
+    parser.add_argument(
+        "--measures", nargs="+", default=None, help="what is measured of the maps, or all; default: what is cheap"
     )
     parser.add_argument("--explained", type=int, default=48, help="images on which explanations are compared")
+    parser.add_argument("--explained-labels", nargs="+", default=(), help="classes whose images are explained")
     parser.add_argument("--explained-slowly", type=int, default=8, help="how many of them the slow methods explain")
+    parser.add_argument(
+        "--engine", type=str, default="torch",
+        help="what runs the many forward passes on changed images: torch, or openvino, faster on a CPU",
+    )  # fmt: skip
     parser.add_argument("--margin", type=float, default=0.02, help="non-inferiority margin of the AUROC")
     parser.add_argument("--seed", type=int, default=0, help="seed of subsamples and bootstrap")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
@@ -39,26 +53,44 @@ def run(options: Any) -> int:
     """Evaluate, write the report, print the headline table; what was measured before is taken from the folder."""
     from softcam.bundle import find_bundle, read_config
     from softcam.data import read_manifest
-    from softcam.evaluation import EvaluationSettings, evaluate, write_evaluation
+    from softcam.evaluation import MEASURES, EvaluationSettings, evaluate, write_evaluation
     from softcam.reporting import write_report
 
     model = find_bundle(options.model)
     settings = EvaluationSettings(
         split=options.split,
         methods=EvaluationSettings.methods if options.methods is None else tuple(options.methods),
+        measures=_choose_measures(options.measures, MEASURES, EvaluationSettings.measures),
         explained=options.explained,
+        explained_labels=tuple(options.explained_labels),
         explained_slowly=options.explained_slowly,
+        engine=options.engine,
         margin=options.margin,
         seed=options.seed,
     )
     manifest = read_manifest(options.data, classes=read_config(model).classes)
     twin = None if options.black_box is None else find_bundle(options.black_box)
+    others = {name: find_bundle(path) for name, path in map(_split_name, options.others)}
+    keep = options.out / "measured"
     with progress() as report:
         result = evaluate(
-            model, manifest, black_box_path=twin, settings=settings, keep=options.out / "measured", progress=report
+            model, manifest, black_box_path=twin, others=others, settings=settings, keep=keep, progress=report
         )
     write_evaluation(result, options.out)
     page = write_report(result, options.out)
     show_json(result.metrics) if options.json else show_headline(result.metrics)
     say(f"report written to {page}")
     return 1 if result.metrics["counts"]["failed"] else 0
+
+
+def _choose_measures(asked: list[str] | None, every: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:
+    if asked is None:
+        return usual
+    return every if asked == ["all"] else tuple(asked)
+
+
+def _split_name(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise ValueError(f"Expected --others to be name=folder, but got {text!r}.")
+    return name, Path(path)

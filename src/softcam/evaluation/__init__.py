@@ -5,6 +5,15 @@ from __future__ import annotations
 from softcam.evaluation.evaluate import evaluate
 from softcam.evaluation.predictions import Progress
 from softcam.evaluation.result import EvaluationResult, GalleryCase, write_evaluation
-from softcam.evaluation.settings import EvaluationSettings
+from softcam.evaluation.settings import CHEAP_MEASURES, MEASURES, EvaluationSettings
 
-__all__ = ["EvaluationResult", "EvaluationSettings", "GalleryCase", "Progress", "evaluate", "write_evaluation"]
+__all__ = [
+    "CHEAP_MEASURES",
+    "MEASURES",
+    "EvaluationResult",
+    "EvaluationSettings",
+    "GalleryCase",
+    "Progress",
+    "evaluate",
+    "write_evaluation",
+]

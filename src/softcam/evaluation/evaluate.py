@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def evaluate(
     manifest: Manifest,
     *,
     black_box_path: str | Path | None = None,
+    others: Mapping[str, str | Path] | None = None,
     settings: EvaluationSettings | None = None,
     keep: str | Path | None = None,
     progress: Progress | None = None,
@@ -40,6 +42,8 @@ def evaluate(
         model_path: Bundle of the SoftCAM.
         manifest: The data; of it the split that the settings name is used.
         black_box_path: Bundle of the twin.
+        others: Bundles of further SoftCAM models by name, which classify and explain the same images: their maps are
+            compared as `evidence:<name>`.
         settings: Default: `EvaluationSettings()`.
         keep: Folder in which what is measured of each method and batch is kept: the same call then goes on where an
             earlier one was ended, and a call with further methods measures these alone. None keeps nothing.
@@ -53,7 +57,7 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     part = manifest if settings.split is None else manifest.subset(settings.split)
-    models = load_contestants(model_path, black_box_path, part, device=settings.device)
+    models = load_contestants(model_path, black_box_path, part, device=settings.device, others=others)
     seconds: dict[str, float] = {}
     with _timed(seconds, "predict"):
         predictions = predict_images(
@@ -61,6 +65,8 @@ def evaluate(
         )
     with _timed(seconds, "classify"):
         metrics = classify(predictions, models, settings)
+    with _timed(seconds, "others"):
+        metrics["others"] = {name: _classify_other(name, models, part, predictions, settings) for name in models.others}
     with _timed(seconds, "explain"):
         kept = _open_kept(keep, models, settings)
         comparison = compare_methods(models, part, predictions, settings, kept=kept, progress=progress)
@@ -71,6 +77,7 @@ def evaluate(
     return EvaluationResult(
         metrics=metrics | _describe(models, predictions, comparison, settings) | {"locality": locality},
         benchmark=comparison.benchmark,
+        values=comparison.values,
         curves=comparison.curves,
         predictions=tabulate_predictions(predictions, models, part),
         gallery=gallery,
@@ -79,14 +86,30 @@ def evaluate(
 
 
 def _open_kept(keep: str | Path | None, models: Contestants, settings: EvaluationSettings) -> Kept:
-    twin = models.black_box_config
+    numbers = asdict(settings)
+    names = ("points", "fills", "shares", "samples", "seed", "engine")
     return Kept(
         keep,
-        models=[models.config.fingerprint, None if twin is None else twin.fingerprint],
-        settings=[settings.patch_side(models.preprocessing.size), settings.points, settings.fills],
+        models=models.fingerprints,
+        settings=[settings.patch_side(models.preprocessing.size), {name: numbers[name] for name in names}],
         versions=list_versions(),
         device=models.device.type,
     )
+
+
+def _classify_other(
+    name: str, models: Contestants, manifest: Manifest, predictions: Predictions, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Return how well another SoftCAM model classifies, against the same black box."""
+    alone = models.instead(name)
+    found = predict_images(alone, manifest, batch_size=settings.batch_size, tolerance=settings.tolerance)
+    metrics = classify(replace(found, black_box=predictions.black_box), replace(models, config=alone.config), settings)
+    return {
+        "classification": metrics["classification"],
+        "noninferiority": metrics["noninferiority"],
+        "consistency": check_consistency(found, num_classes=len(models.classes), settings=settings),
+        "max_relative_error": float(found.sum_error.max()),
+    }
 
 
 def _describe(

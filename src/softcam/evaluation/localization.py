@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from softcam.metrics import activation_precision, pixel_auroc, pointing_game, topk_precision
+from softcam.metrics import (
+    activation_precision,
+    activation_sensitivity,
+    localization_precision,
+    pixel_auroc,
+    pixel_average_precision,
+    pointing_game,
+    rank_accuracy,
+    topk_precision,
+)
 from softcam.metrics.patches import resize_maps
 
 POINTING_TOLERANCE = 16 / 224
@@ -15,12 +24,21 @@ PATCH = 1 / 14
 
 TOP = 3
 
-LOCALIZATION = ("pointing_game", "pixel_auroc", "activation_precision", "topk_precision")
+LOCALIZATION = (
+    "pointing_game",
+    "pixel_auroc",
+    "activation_precision",
+    "topk_precision",
+    "localization_precision",
+    "activation_sensitivity",
+    "rank_accuracy",
+    "pixel_average_precision",
+)
 """Names of the metrics, all of them better if higher."""
 
 
 def measure_localization(maps: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Return the paper's localisation metrics, the pointing game and the pixel AUROC.
+    """Return the paper's localisation metrics, the pointing game and those of single pixels.
 
     Args:
         maps: (N, h, w) raw signed maps of the class that the findings belong to, resized bilinearly to the input.
@@ -37,4 +55,8 @@ def measure_localization(maps: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "pixel_auroc": pixel_auroc(resized, truth),
         "activation_precision": activation_precision(resized, truth),
         "topk_precision": topk_precision(resized, truth, k=TOP, patch=patch)[:, -1],
+        "localization_precision": localization_precision(resized, truth, patch=patch),
+        "activation_sensitivity": activation_sensitivity(resized, truth),
+        "rank_accuracy": rank_accuracy(resized, truth),
+        "pixel_average_precision": pixel_average_precision(resized, truth),
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,13 +13,27 @@ from softcam.attribution import Method
 from softcam.bundle import BundleConfig, load, load_black_box, read_config
 from softcam.data.manifest import Manifest
 from softcam.errors import RunError
+from softcam.evaluation.entries import BLACK_BOX, SOFTCAM
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM
 
 
 @dataclass(frozen=True, eq=False)
+class Other:
+    """A further SoftCAM model of the same task.
+
+    Args:
+        softcam: In eval mode, on the device, channels last.
+        config: Description of its bundle.
+    """
+
+    softcam: SoftCAM
+    config: BundleConfig
+
+
+@dataclass(frozen=True, eq=False)
 class Contestants:
-    """A SoftCAM model and the black box it is compared with, ready to run.
+    """A SoftCAM model and what it is compared with, ready to run.
 
     Args:
         softcam: In eval mode, on `device`, channels last.
@@ -26,7 +41,8 @@ class Contestants:
         config: Description of the SoftCAM's bundle.
         black_box_config: Description of the twin's bundle.
         preprocessing: How images become inputs, for both.
-        device: Where both are.
+        device: Where all are.
+        others: Further SoftCAM models by name.
     """
 
     softcam: SoftCAM
@@ -35,6 +51,7 @@ class Contestants:
     black_box_config: BundleConfig | None
     preprocessing: Preprocessing
     device: torch.device
+    others: Mapping[str, Other] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -52,6 +69,26 @@ class Contestants:
             if config is not None
         }
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Every model by the name that an entry of the comparison has for it."""
+        twin = {} if self.black_box is None else {BLACK_BOX: self.black_box}
+        return {SOFTCAM: self.softcam, **twin, **{name: other.softcam for name, other in self.others.items()}}
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each model's weights, by the same names."""
+        twin = {} if self.black_box_config is None else {BLACK_BOX: self.black_box_config}
+        configs = {SOFTCAM: self.config, **twin, **{name: other.config for name, other in self.others.items()}}
+        return {name: config.fingerprint for name, config in configs.items()}
+
+    def instead(self, name: str) -> Contestants:
+        """Return another of the SoftCAM models under evaluation, alone."""
+        other = self.others[name]
+        return replace(
+            self, softcam=other.softcam, config=other.config, black_box=None, black_box_config=None, others={}
+        )
+
     def explained_by(self, method: Method) -> nn.Module:
         """Return the model that a method explains: the SoftCAM for its own maps, else the twin if there is one."""
         if method.needs_softcam or self.black_box is None:
@@ -64,7 +101,12 @@ class Contestants:
 
 
 def load_contestants(
-    model_path: str | Path, black_box_path: str | Path | None, manifest: Manifest, *, device: str | None
+    model_path: str | Path,
+    black_box_path: str | Path | None,
+    manifest: Manifest,
+    *,
+    device: str | None,
+    others: Mapping[str, str | Path] | None = None,
 ) -> Contestants:
     """Read the bundles and check that models and data belong together.
 
@@ -73,27 +115,48 @@ def load_contestants(
         black_box_path: Bundle of its twin, if any.
         manifest: The data.
         device: As torch names it; None takes a GPU if there is one.
+        others: Bundles of further SoftCAM models by the names that tables give them.
 
     Raises:
         BundleError: If a bundle cannot be read.
-        RunError: If the classes, the task or the preprocessing of models and data differ.
+        RunError: If the classes, the task or the preprocessing of models and data differ, or a name cannot be used.
     """
+    paths = dict(others or {})
+    _check_names(paths)
     config = read_config(model_path)
     twin = None if black_box_path is None else read_config(black_box_path)
-    _check_match(config, twin, manifest)
+    _check_match(config, manifest)
+    more = {name: read_config(path) for name, path in paths.items()}
+    for name, other in {**({} if twin is None else {"the black box": twin}), **more}.items():
+        _check_alike(config, other, name)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     black_box = None if black_box_path is None else _prepare(load_black_box(black_box_path), place)
-    softcam = load(model_path)
-    _prepare(softcam, place)
+    softcam = _load_softcam(model_path, place)
     preprocessing = Preprocessing.from_dict(config.preprocessing or {})
-    return Contestants(softcam, black_box, config, twin, preprocessing, place)
+    further = {name: Other(_load_softcam(path, place), more[name]) for name, path in paths.items()}
+    return Contestants(softcam, black_box, config, twin, preprocessing, place, further)
 
 
 def _prepare(model: nn.Module, device: torch.device) -> nn.Module:
     return model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _check_match(config: BundleConfig, twin: BundleConfig | None, manifest: Manifest) -> None:
+def _load_softcam(path: str | Path, device: torch.device) -> SoftCAM:
+    model = load(path)
+    _prepare(model, device)
+    return model
+
+
+def _check_names(names: Mapping[str, object]) -> None:
+    for name in names:
+        if name in (SOFTCAM, BLACK_BOX) or not name.replace("_", "").replace("-", "").isalnum():
+            raise RunError(
+                f"Expected the name of another model to be of letters, digits, - and _ and not to be {SOFTCAM} or "
+                f"{BLACK_BOX}, but got {name!r}."
+            )
+
+
+def _check_match(config: BundleConfig, manifest: Manifest) -> None:
     if len(config.classes) < 2:
         raise RunError(f"Expected a model of at least two classes, but got {len(config.classes)}.")
     if config.task != "multiclass" or manifest.task != "multiclass":
@@ -108,10 +171,9 @@ def _check_match(config: BundleConfig, twin: BundleConfig | None, manifest: Mani
         )
     if config.preprocessing is None:
         raise RunError("Expected the bundle to say how images are preprocessed. Save the model with preprocessing=.")
-    if twin is None:
-        return
+
+
+def _check_alike(config: BundleConfig, other: BundleConfig, title: str) -> None:
     for name in ("classes", "preprocessing"):
-        if getattr(twin, name) != getattr(config, name):
-            raise RunError(
-                f"Expected the black box to share the model's {name}. Compare models that were trained alike."
-            )
+        if getattr(other, name) != getattr(config, name):
+            raise RunError(f"Expected {title} to share the model's {name}. Compare models that were trained alike.")

@@ -54,6 +54,7 @@ def record_provenance(
         "seconds": seconds | {"total": sum(seconds.values())},
         "seconds_per_map": comparison.seconds,
         "model_fingerprint": models.config.fingerprint,
+        "other_fingerprints": {name: models.fingerprints[name] for name in models.others},
         "black_box_fingerprint": None if twin is None else twin.fingerprint,
         "data_digest": _of_rows(manifest, predictions.rows).digest(),
         "failures": [failure._asdict() for failure in predictions.failures + comparison.failures],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,16 @@ class EvaluationResult:
     Args:
         metrics: What `metrics.json` holds: `classification`, `black_box`, `noninferiority`, `identity`,
             `calibration`, `confusion`, `roc`, `pr`, `consistency`, `locality`, `comparisons`, `thresholds`, `classes`,
-            `counts`.
-        benchmark: One row per method and metric: `method, metric, direction, value, low, high, n, undefined`.
+            `counts`, `others` (further SoftCAM models by name: `classification`, `noninferiority`, `consistency`,
+            `max_relative_error`).
+        benchmark: One row per method and metric:
+            `method, metric, direction, value, low, high, n, undefined, model, layer`.
         curves: One row per method, curve, fill and point:
             `method, curve, fill, patches, fraction, probability, low, high, n`.
         predictions: One row per image: `image, label, predicted, prob_<class>…, black_box_prob_<class>…, sum_error`.
         gallery: Right and wrong cases.
         provenance: What reproduces the numbers, which files failed, and which subsamples were taken and why.
+        values: One row per explained image and method: `image, patient, method`, then a column per metric.
     """
 
     metrics: dict[str, Any]
@@ -70,12 +73,13 @@ class EvaluationResult:
     predictions: pd.DataFrame
     gallery: tuple[GalleryCase, ...]
     provenance: dict[str, Any]
+    values: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def write_evaluation(result: EvaluationResult, out: str | Path) -> Path:
     """Write the tables and numbers of an evaluation, each file whole or not at all.
 
-    `benchmark.csv`, `curves.csv`, `predictions.csv`, `failures.csv` (also when empty: `image,reason`),
+    `benchmark.csv`, `values.csv`, `curves.csv`, `predictions.csv`, `failures.csv` (also when empty: `image,reason`),
     `provenance.json` and, last, `metrics.json`. NaN becomes null in JSON and an empty field in CSV.
 
     Args:
@@ -89,6 +93,7 @@ def write_evaluation(result: EvaluationResult, out: str | Path) -> Path:
     failures = pd.DataFrame(result.provenance.get("failures", []), columns=["image", "reason"])
     tables = {
         "benchmark": result.benchmark,
+        "values": result.values,
         "curves": result.curves,
         "predictions": result.predictions,
         "failures": failures,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from softcam.attribution import get_method
+from softcam.evaluation.entries import parse_method
 from softcam.metrics import FILLS
 
 DEFAULT_METHODS = (
@@ -20,6 +22,26 @@ DEFAULT_METHODS = (
 )
 """What an evaluation compares unless told otherwise: the usual methods that together take minutes on two CPU cores."""
 
+MEASURES = (
+    "localization",
+    "curves",
+    "drop",
+    "road",
+    "irof",
+    "infidelity",
+    "sensitivity_n",
+    "max_sensitivity",
+    "randomization",
+    "grid_pointing",
+    "complexity",
+)
+"""Everything that can be measured of a method's maps."""
+
+CHEAP_MEASURES = ("localization", "curves", "drop", "complexity")
+"""Those that take at most some twenty forward passes per map."""
+
+Engine = Literal["torch", "openvino"]
+
 _PAPER_PATCH, _PAPER_SIZE = 33, 512
 
 
@@ -34,8 +56,12 @@ class EvaluationSettings:
         resamples: Bootstrap resamples, >= 1.
         margin: Loss of AUROC against the black box that counts as acceptable, in (0, 1).
         tolerance: Largest relative difference between logits and mean maps, > 0.
-        methods: Names of `softcam.attribution.list_methods()` to compare; "evidence" is what they are compared with.
+        methods: Names of `softcam.attribution.list_methods()` to compare, with `@module` to look at another layer than
+            the last; "evidence" is what they are compared with.
+        measures: What is measured of their maps, names of `MEASURES`. Those beyond `CHEAP_MEASURES` take dozens of
+            forward passes or of further maps for each map.
         explained: Images, stratified by label, on which methods are compared, >= 0. 0 leaves the comparison out.
+        explained_labels: Classes whose images are explained; none for all.
         explained_slowly: How many of these images are explained by methods of cost "many", >= 0.
         located: Images, stratified by label, on which the locality of the SoftCAM's cells is measured, >= 0. With
             fewer than two it is left out.
@@ -44,10 +70,14 @@ class EvaluationSettings:
         patch: Side of a patch in pixels; None scales the paper's 33 px at 512 to the input (14 at 224).
         points: Numbers of patches replaced or shown at which curves are taken; increasing, the first 0, at least two.
         fills: What replaces patches, names of `softcam.metrics.FILLS`.
+        shares: Shares of the pixels that ROAD removes, increasing, in (0, 1).
+        samples: Random regions for each value of infidelity and sensitivity-n, and four times the noisy copies of
+            max-sensitivity; >= 2.
         right: Correctly classified images in the gallery, >= 0.
         wrong: Misclassified images in the gallery, >= 0.
         gallery_methods: Methods shown beside the evidence in the gallery.
         device: As torch names it; None takes a GPU if there is one.
+        engine: What runs the forward passes on changed images: "torch", or "openvino", several times faster on a CPU.
 
     Raises:
         ValueError: If a value is out of range or a name is unknown.
@@ -64,21 +94,28 @@ class EvaluationSettings:
     margin: float = 0.02
     tolerance: float = 1e-5
     methods: tuple[str, ...] = DEFAULT_METHODS
+    measures: tuple[str, ...] = CHEAP_MEASURES
     explained: int = 48
+    explained_labels: tuple[str, ...] = ()
     explained_slowly: int = 8
     located: int = 32
     windows: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5, 0.75)
     patch: int | None = None
     points: tuple[int, ...] = (0, 5, 10, 20, 30)
     fills: tuple[str, ...] = ("mean", "blur")
+    shares: tuple[float, ...] = (0.1, 0.3, 0.5)
+    samples: int = 32
     right: int = 6
     wrong: int = 6
     gallery_methods: tuple[str, ...] = ("grad_cam", "layer_cam", "guided_backprop")
     device: str | None = None
+    engine: Engine = "torch"
 
     def __post_init__(self) -> None:
         # YAML and JSON know lists only.
-        for name in ("methods", "windows", "points", "fills", "gallery_methods"):
+        for name in (
+            "methods", "measures", "explained_labels", "windows", "points", "fills", "shares", "gallery_methods"
+        ):  # fmt: skip
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("batch_size", "resamples"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
@@ -89,12 +126,20 @@ class EvaluationSettings:
         _require(self.patch is None or self.patch >= 1, "patch", "at least 1 or None", self.patch)
         shares = len(self.windows) > 0 and all(0 < share < 1 for share in self.windows)
         _require(shares, "windows", "shares in (0, 1), at least one", self.windows)
+        ordered = list(self.shares) == sorted(set(self.shares)) and all(0 < share < 1 for share in self.shares)
+        _require(self.shares and ordered, "shares", "increasing shares in (0, 1), at least one", self.shares)
+        _require(self.samples >= 2, "samples", "at least 2", self.samples)
+        _require(self.engine in get_args(Engine), "engine", f"among {', '.join(get_args(Engine))}", self.engine)
+        for measure in self.measures:
+            _require(measure in MEASURES, "measures", f"among {', '.join(MEASURES)}", measure)
         rising = all(b > a for a, b in zip(self.points, self.points[1:], strict=False))
         whole = len(self.points) >= 2 and self.points[0] == 0 and rising
         _require(whole, "points", "increasing numbers from 0, at least two", self.points)
         for fill in self.fills:
             _require(fill in FILLS, "fills", f"among {', '.join(sorted(FILLS))}", fill)
-        for method in (*self.methods, *self.gallery_methods):
+        for method in self.methods:
+            parse_method(method)
+        for method in self.gallery_methods:
             get_method(method)
 
     def patch_side(self, size: int) -> int:

@@ -72,21 +72,26 @@ def read_truth(manifest: Manifest, row: int, preprocessing: Preprocessing) -> Te
     """Return the findings in one image, (S, S) bool, or None where the table has neither mask nor box of it.
 
     Args:
-        manifest: Masks are grey or colour images in which the findings are not black; boxes are added to them.
+        manifest: Masks are grey or colour images, as large as the image itself, in which the findings are not black;
+            boxes are added to them.
         row: Position in the manifest.
         preprocessing: How the image becomes an input.
 
     Raises:
-        ImageError: If the mask, or the image that boxes refer to, is not a usable image.
+        ImageError: If the mask, or the image that it belongs to, is not a usable image, or if their sizes differ.
     """
     mask, boxes = manifest.masks[row], manifest.boxes[row]
     if mask is None and not len(boxes):
         return None
+    image = decode_image(manifest.paths[row])
+    truth = np.zeros((image.height, image.width), dtype=bool)
     if mask is not None:
-        truth = np.asarray(np.atleast_3d(decode_image(mask).pixels).any(axis=2))
-    else:
-        image = decode_image(manifest.paths[row])
-        truth = np.zeros((image.height, image.width), dtype=bool)
+        marked = np.asarray(np.atleast_3d(decode_image(mask).pixels).any(axis=2))
+        if marked.shape != truth.shape:
+            raise ImageError(
+                f"the mask has {marked.shape[1]} x {marked.shape[0]} px, its image {image.width} x {image.height}"
+            )
+        truth = marked
     return preprocessing.resize_mask(_draw(truth, boxes))
 
 

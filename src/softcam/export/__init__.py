@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from softcam.export.compiled import compile_forward
     from softcam.export.record import ExportRecord, read_metadata
     from softcam.export.report import ExportReport
     from softcam.export.runtime import open_graph
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExportRecord": "softcam.export.record",
     "ExportReport": "softcam.export.report",
+    "compile_forward": "softcam.export.compiled",
     "export_onnx": "softcam.export.write",
     "export_openvino": "softcam.export.write",
     "open_graph": "softcam.export.runtime",
@@ -24,6 +26,7 @@ _HOMES = {
 __all__ = [
     "ExportRecord",
     "ExportReport",
+    "compile_forward",
     "export_onnx",
     "export_openvino",
     "open_graph",

@@ -1,0 +1,116 @@
+"""The models of the study: a black box, and SoftCAM models without and with a penalty at two places, trained alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from depth_arms import PLANS, POOLING, Arm
+from evidence_depth import Seed
+
+from softcam.bundle import save
+from softcam.sweep.places import Place
+from softcam.training import TrainingRun
+
+SEEDS = (0, 1, 2)
+BEARABLE = 0.005
+"""The penalty is the strongest that costs at most so much of the validation AUROC of seed 0."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A place of the class evidence layer and the penalties that are tried there.
+
+    Args:
+        name: As in tables.
+        at: As in a recipe; none for the place of the pooling.
+        penalties: Strengths of l1, increasing.
+        module: Where post-hoc methods look at the same features of the black box; None for the last spatial layer.
+    """
+
+    name: str
+    at: Place
+    penalties: tuple[float, ...]
+    module: str | None
+
+    def arm(self, l1: float = 0.0) -> Arm:
+        """Return the model of a penalty."""
+        penalty = f", l1 {l1:.0e}".replace("e-0", "e-") if l1 else ""
+        return Arm(self.name + penalty, self.at, l1=l1)
+
+
+LAYERS = {
+    "lesions": (
+        Layer("last stage", POOLING, (1e-4, 1e-3, 1e-2), None),
+        Layer("stride 8", (8,), (1e-5, 3e-5, 1e-4), "blocks.2"),
+    ),
+    "elpv": (
+        Layer("last stage", POOLING, (1e-4, 1e-3, 1e-2), None),
+        Layer("stride 16", (16,), (1e-5, 1e-4, 1e-3), "blocks.4"),
+    ),
+}
+"""The second place of each is what `evidence_depth.py` found on validation images: the most local that keeps up."""
+
+
+class Models:
+    """The trained models of one data set and seed, in a folder that `evidence_depth.py` can share."""
+
+    def __init__(self, data: str, work: Path, seed: int) -> None:
+        self.data, self.work, self.number = data, work, seed
+        self.layers = LAYERS[data]
+        self.seed = Seed(PLANS[data], data, work / data, seed)
+
+    @property
+    def black_box(self) -> Path:
+        """Bundle of the black box."""
+        return self.seed.black_box / "model"
+
+    @cached_property
+    def softcams(self) -> dict[str, Path]:
+        """Bundles by name: `last_stage`, `last_stage_sparse` and the same for the other place."""
+        found = {}
+        for layer in self.layers:
+            name = layer.name.replace(" ", "_")
+            found[name] = self.train(layer.arm())
+            found[f"{name}_sparse"] = self.train(layer.arm(self.choose(layer)[0]))
+        return found
+
+    def train(self, arm: Arm) -> Path:
+        """Return the bundle of a model; that of no penalty at the last stage is the black box, with its own logits."""
+        if not arm.trained:
+            return self.convert()
+        return self.run(arm).model_path
+
+    def run(self, arm: Arm) -> TrainingRun:
+        """Train a model, or take the run that is there."""
+        seed = self.seed
+        return seed.train(seed.plan.recipe(seed.source, seed.seed, arm, seed.example, seed.black_box))
+
+    def convert(self) -> Path:
+        """Return the bundle of the converted black box."""
+        from softcam.bundle import load_black_box, read_config  # noqa: PLC0415
+        from softcam.nn import convert  # noqa: PLC0415
+
+        path = self.seed.folder / "converted"
+        if not (path / "config.json").is_file():
+            config = read_config(self.black_box)
+            model = convert(load_black_box(self.black_box), images=self.seed.example).eval()
+            save(
+                model,
+                path,
+                classes=config.classes,
+                preprocessing=dict(config.preprocessing or {}),
+                thresholds=dict(config.thresholds),
+            )
+        return path
+
+    def choose(self, layer: Layer) -> tuple[float, dict[str, float]]:
+        """Return the strongest bearable penalty of a place, and the validation AUROC of each on seed 0."""
+        first = self if self.number == SEEDS[0] else Models(self.data, self.work, SEEDS[0])
+        reference = first.seed.train(first.seed.plan.black_box(first.seed.source, SEEDS[0]))
+        runs = {0.0: first.run(layer.arm()) if layer.at else reference}
+        runs |= {l1: first.run(layer.arm(l1)) for l1 in layer.penalties}
+        found = {l1: run.metrics["val_auroc"] for l1, run in runs.items()}
+        bearable = [l1 for l1 in layer.penalties if found[l1] >= found[0.0] - BEARABLE]
+        return max(bearable, default=layer.penalties[0]), {f"{l1:g}": value for l1, value in found.items()}

@@ -1,0 +1,208 @@
+"""One batch of images, which every method explains in turn; its values go to the method's scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from softcam.attribution import attribute
+from softcam.errors import MissingExtraError, UnsupportedModelError
+from softcam.evaluation.entries import Entry
+from softcam.evaluation.images import ImageBatch
+from softcam.evaluation.kept import Kept, Values, digest_tensors
+from softcam.evaluation.measures import MEASURES, Case
+from softcam.evaluation.models import Contestants
+from softcam.evaluation.predictions import Indices
+from softcam.evaluation.settings import EvaluationSettings
+from softcam.evaluation.subjects import Forward, Subject, choose_subject, forward_of
+from softcam.evaluation.truth import Findings
+from softcam.export import compile_forward
+
+
+class Scores:
+    """Values of one entry of the comparison, filled batch by batch; NaN for images that it did not explain.
+
+    Args:
+        entry: The method, the model and the layer.
+        wanted: (N,) which images it explains.
+        metrics: Names of the metrics.
+        settings: Points and fills.
+    """
+
+    def __init__(
+        self, entry: Entry, wanted: NDArray[np.bool_], metrics: Iterable[str], settings: EvaluationSettings
+    ) -> None:
+        self.entry = entry
+        self.wanted = wanted
+        self.values = {name: np.full(len(wanted), np.nan) for name in metrics}
+        size = len(wanted), len(settings.points)
+        kinds = [(curve, fill) for curve in ("deletion", "insertion") for fill in settings.fills]
+        self.curves = {kind: np.full(size, np.nan) for kind in kinds if "curves" in settings.measures}
+        self.seconds = 0.0
+        self.explained = 0
+        self.reason = ""
+
+    def add(self, measured: Values, places: Indices) -> None:
+        """Take the values of a measure for images at some places."""
+        for name, values in measured.items():
+            kind, _, fill = name.partition("/")
+            (self.curves[kind, fill] if fill else self.values[name])[places] = values.cpu().numpy()
+
+
+class Engines:
+    """What runs the forward passes on changed images.
+
+    Args:
+        networks: The models by name.
+        engine: As in the settings.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], engine: str) -> None:
+        self.networks = networks
+        self.engine = engine
+        self.compiled: dict[str, Forward] = {}
+
+    def forward(self, name: str, images: Tensor) -> Forward:
+        """Return a model's forward pass, compiled at the first call.
+
+        Args:
+            name: Of the model.
+            images: (N, C, H, W) to compile it for.
+
+        Raises:
+            ExportError: If it cannot be compiled.
+        """
+        if name not in self.compiled:
+            model = self.networks[name]
+            self.compiled[name] = compile_forward(model, images) if self.engine == "openvino" else forward_of(model)
+        return self.compiled[name]
+
+
+class Round:
+    """One batch of images, which every method explains in turn.
+
+    Args:
+        models: The models.
+        engines: Their forward passes.
+        batch: The images.
+        settings: Measures and their numbers.
+        findings: Where the findings are.
+        labels: (N,) class indices.
+    """
+
+    def __init__(
+        self,
+        models: Contestants,
+        engines: Engines,
+        batch: ImageBatch,
+        settings: EvaluationSettings,
+        findings: Findings,
+        labels: Tensor,
+    ) -> None:
+        self.models = models
+        self.engines = engines
+        self.batch = batch
+        self.settings = settings
+        self.findings = findings
+        self.labels = labels
+        self.subjects: dict[str, Subject] = {}
+
+    def explain(self, scores: Scores, places: Indices, kept: Kept) -> None:
+        """Measure one entry on the batch; a method that is not defined for the model says so in its scores.
+
+        Args:
+            scores: Of the entry.
+            places: (N,) where the batch's images are among all that are explained.
+            kept: What was measured before.
+        """
+        wanted = torch.from_numpy(scores.wanted[places])
+        if scores.reason or not wanted.any():
+            return
+        try:
+            self._explain(scores, places, wanted, kept)
+        except (UnsupportedModelError, MissingExtraError) as error:
+            scores.reason = str(error)
+
+    def _explain(self, scores: Scores, places: Indices, wanted: Tensor, kept: Kept) -> None:
+        maps = _Maps(self, scores.entry, wanted)
+        inputs = partial(self.digest, wanted)
+        made = kept.get(f"{scores.entry.name} maps", inputs, maps.describe)
+        usable = wanted.clone()
+        usable[wanted] = made["finite"].bool()
+        scores.seconds += float(made["seconds"])
+        scores.explained += int(wanted.sum())
+        if not usable.any():
+            return
+        for name in MEASURES:
+            if name in self.settings.measures:
+                measured = kept.get(f"{scores.entry.name} {name}", inputs, partial(self.measure, name, maps, usable))
+                scores.add(measured, places[usable.numpy()])
+
+    def measure(self, name: str, maps: _Maps, usable: Tensor) -> Values:
+        """Return the values of one measure for the usable images."""
+        patch = self.settings.patch_side(self.models.preprocessing.size)
+        subject = self.subject_of(maps.entry).take(usable)
+        return MEASURES[name].run(Case(subject, maps.of(usable), maps.explain, patch, self.settings))
+
+    def digest(self, wanted: Tensor) -> str:
+        """Return a digest of the batch and of which of its images are wanted."""
+        return f"{self.content} {wanted.tolist()}"
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of images, labels and findings: the same for every method."""
+        truth = self.findings.of(self.batch.rows, self.labels, self.labels)
+        return digest_tensors((self.batch.images, self.labels, *(() if truth is None else (truth,))))
+
+    def subject_of(self, entry: Entry) -> Subject:
+        """Return the model that an entry explains, with the classes that it decides for."""
+        if entry.model not in self.subjects:
+            images = self.models.to_device(self.batch.images)
+            forward = self.engines.forward(entry.model, images)
+            subject = choose_subject(self.models.networks[entry.model], images, self.settings.fills, forward=forward)
+            truth = self.findings.of(self.batch.rows, self.labels, subject.target)
+            self.subjects[entry.model] = replace(subject, truth=truth)
+        return self.subjects[entry.model]
+
+
+class _Maps:
+    """The maps of one entry for the wanted images of a round, made when they are first asked for."""
+
+    def __init__(self, current: Round, entry: Entry, wanted: Tensor) -> None:
+        self.round = current
+        self.entry = entry
+        self.wanted = wanted
+
+    def describe(self) -> Values:
+        """Return which maps are finite, (N,), and the seconds that they took."""
+        started = time.perf_counter()
+        maps = self.made
+        seconds = time.perf_counter() - started
+        finite = maps.flatten(1).isfinite().all(dim=1).cpu()
+        return {"finite": finite.to(torch.uint8), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+
+    @cached_property
+    def made(self) -> Tensor:
+        """(N, h, w) of the wanted images."""
+        subject = self.round.subject_of(self.entry).take(self.wanted)
+        return self._attribute(subject.images, subject.target, finite=False)
+
+    def of(self, usable: Tensor) -> Tensor:
+        """Return the maps of some of the wanted images."""
+        return self.made[usable[self.wanted].to(self.made.device)]
+
+    def explain(self, images: Tensor, target: Tensor) -> Tensor:
+        """Return maps of other images or classes."""
+        return self._attribute(images, target, finite=True)
+
+    def _attribute(self, images: Tensor, target: Tensor, *, finite: bool) -> Tensor:
+        entry = self.entry
+        model = self.round.models.networks[entry.model]
+        return attribute(entry.method.name, model, images, target, layer=entry.layer, finite=finite)
