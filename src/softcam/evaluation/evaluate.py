@@ -87,7 +87,7 @@ def evaluate(
 
 def _open_kept(keep: str | Path | None, models: Contestants, settings: EvaluationSettings) -> Kept:
     numbers = asdict(settings)
-    names = ("points", "fills", "shares", "samples", "seed", "engine")
+    names = ("points", "fills", "insertion_fills", "shares", "samples", "seed", "engine")
     return Kept(
         keep,
         models=models.fingerprints,

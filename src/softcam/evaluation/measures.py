@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -98,34 +99,32 @@ def measure_curves(case: Case) -> Values:
     """
     points, found = case.settings.points, Values()
     for fill in case.settings.fills:
-        removed, shown = follow_curves(case, fill)
-        found |= {f"deletion/{fill}": removed, f"insertion/{fill}": shown}
+        removed = follow_curve(case, "deletion", fill)
+        found[f"deletion/{fill}"] = removed
         found[f"deletion_area_{fill}"] = area_under_curve(removed, points)
-        found[f"insertion_area_{fill}"] = area_under_curve(shown, points)
         found[f"relative_drop_{fill}"] = relative_drop(removed[:, 0], removed[:, -1])
+    for fill in case.settings.insertion_fills:
+        shown = follow_curve(case, "insertion", fill)
+        found[f"insertion/{fill}"] = shown
+        found[f"insertion_area_{fill}"] = area_under_curve(shown, points)
     return found
 
 
-def follow_curves(case: Case, fill: str) -> tuple[Tensor, Tensor]:
-    """Return the deletion and the insertion curve, each (N, P) float64 on the CPU.
+def follow_curve(case: Case, kind: Literal["deletion", "insertion"], fill: str) -> Tensor:
+    """Return a curve (N, P) float64 on the CPU.
 
-    Their first points, the whole image and the wholly filled one, are the same for every method and come from the
-    subject.
+    Its first point, the whole image or the wholly filled one, is the same for every method and comes from the subject.
 
     Args:
         case: The maps.
+        kind: Whether patches are removed or shown.
         fill: Name of a fill.
     """
-    subject, points = case.subject, case.settings.points[1:]
-    starts = subject.before, subject.filled[fill]
-    curves = (
-        curve(subject.predict, *case.asked, patch=case.patch, steps=points, fill=fill)
-        for curve in (deletion_curve, insertion_curve)
-    )
-    first, second = (
-        torch.cat([start.double()[:, None], rows], dim=1).cpu() for start, rows in zip(starts, curves, strict=True)
-    )
-    return first, second
+    subject = case.subject
+    start = subject.before if kind == "deletion" else subject.filled[fill]
+    curve = deletion_curve if kind == "deletion" else insertion_curve
+    rows = curve(subject.predict, *case.asked, patch=case.patch, steps=case.settings.points[1:], fill=fill)
+    return torch.cat([start.double()[:, None], rows], dim=1).cpu()
 
 
 def measure_drop(case: Case) -> Values:
@@ -219,8 +218,8 @@ def _fixed(**directions: str) -> Callable[[EvaluationSettings], dict[str, str]]:
 
 
 def _list_curves(settings: EvaluationSettings) -> dict[str, str]:
-    directions = {"deletion_area": "lower", "insertion_area": "higher", "relative_drop": "lower"}
-    return {f"{kind}_{fill}": direction for fill in settings.fills for kind, direction in directions.items()}
+    removed = {f"{kind}_{fill}": "lower" for fill in settings.fills for kind in ("deletion_area", "relative_drop")}
+    return removed | {f"insertion_area_{fill}": "higher" for fill in settings.insertion_fills}
 
 
 MEASURES: dict[str, Measure] = {

@@ -43,7 +43,8 @@ class Scores:
         self.wanted = wanted
         self.values = {name: np.full(len(wanted), np.nan) for name in metrics}
         size = len(wanted), len(settings.points)
-        kinds = [(curve, fill) for curve in ("deletion", "insertion") for fill in settings.fills]
+        fills = {"deletion": settings.fills, "insertion": settings.insertion_fills}
+        kinds = [(curve, fill) for curve, names in fills.items() for fill in names]
         self.curves = {kind: np.full(size, np.nan) for kind in kinds if "curves" in settings.measures}
         self.seconds = 0.0
         self.explained = 0
@@ -166,7 +167,9 @@ class Round:
         if entry.model not in self.subjects:
             images = self.models.to_device(self.batch.images)
             forward = self.engines.forward(entry.model, images)
-            subject = choose_subject(self.models.networks[entry.model], images, self.settings.fills, forward=forward)
+            subject = choose_subject(
+                self.models.networks[entry.model], images, self.settings.insertion_fills, forward=forward
+            )
             truth = self.findings.of(self.batch.rows, self.labels, subject.target)
             self.subjects[entry.model] = replace(subject, truth=truth)
         return self.subjects[entry.model]

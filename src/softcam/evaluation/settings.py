@@ -69,7 +69,9 @@ class EvaluationSettings:
             each in (0, 1).
         patch: Side of a patch in pixels; None scales the paper's 33 px at 512 to the input (14 at 224).
         points: Numbers of patches replaced or shown at which curves are taken; increasing, the first 0, at least two.
-        fills: What replaces patches, names of `softcam.metrics.FILLS`.
+        fills: What replaces patches in deletion, names of `softcam.metrics.FILLS`.
+        insertion_fills: What is there before patches are shown. `noisy_linear` imputes nearly the whole image, which
+            takes seconds for each.
         shares: Shares of the pixels that ROAD removes, increasing, in (0, 1).
         samples: Random regions for each value of infidelity and sensitivity-n, and four times the noisy copies of
             max-sensitivity; >= 2.
@@ -102,7 +104,8 @@ class EvaluationSettings:
     windows: tuple[float, ...] = (0.125, 0.25, 0.375, 0.5, 0.75)
     patch: int | None = None
     points: tuple[int, ...] = (0, 5, 10, 20, 30)
-    fills: tuple[str, ...] = ("mean", "blur")
+    fills: tuple[str, ...] = ("mean", "blur", "noisy_linear")
+    insertion_fills: tuple[str, ...] = ("mean", "blur")
     shares: tuple[float, ...] = (0.1, 0.3, 0.5)
     samples: int = 32
     right: int = 6
@@ -114,7 +117,7 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         # YAML and JSON know lists only.
         for name in (
-            "methods", "measures", "explained_labels", "windows", "points", "fills", "shares", "gallery_methods"
+            "methods", "measures", "explained_labels", "windows", "points", "fills", "insertion_fills", "shares", "gallery_methods"
         ):  # fmt: skip
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("batch_size", "resamples"):
@@ -135,7 +138,7 @@ class EvaluationSettings:
         rising = all(b > a for a, b in zip(self.points, self.points[1:], strict=False))
         whole = len(self.points) >= 2 and self.points[0] == 0 and rising
         _require(whole, "points", "increasing numbers from 0, at least two", self.points)
-        for fill in self.fills:
+        for fill in (*self.fills, *self.insertion_fills):
             _require(fill in FILLS, "fills", f"among {', '.join(sorted(FILLS))}", fill)
         for method in self.methods:
             parse_method(method)
