@@ -116,10 +116,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         # YAML and JSON know lists only.
-        for name in (
-            "methods", "measures", "explained_labels", "windows", "points", "fills", "insertion_fills", "shares", "gallery_methods"
-        ):  # fmt: skip
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
         for name in ("batch_size", "resamples"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("explained", "explained_slowly", "located", "right", "wrong", "seed"):
