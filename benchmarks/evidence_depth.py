@@ -74,9 +74,9 @@ def prepare(name: str, work: Path, seed: int) -> Manifest:
 class Seed:
     """The runs of one seed on one data set, and what was measured of them; all of it is kept in a folder."""
 
-    def __init__(self, plan: Plan, name: str, work: Path, seed: int) -> None:
+    def __init__(self, plan: Plan, name: str, work: Path, seed: int, *, manifest: Manifest | None = None) -> None:
         self.plan, self.name, self.seed = plan, name, seed
-        self.manifest = prepare(name, work, seed)
+        self.manifest = prepare(name, work, seed) if manifest is None else manifest
         self.source = self.manifest.root / "manifest.csv"
         self.folder = work / f"seed-{seed}"
         self.black_box = self.train(plan.black_box(self.source, seed)).path

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from depth_arms import PLANS, POOLING, Arm
 from evidence_depth import Seed
 
-from softcam.bundle import save
+from softcam.bundle import load_black_box, read_config, save
+from softcam.data import Manifest
+from softcam.nn import convert
 from softcam.sweep.places import Place
 from softcam.training import TrainingRun
 
@@ -56,10 +59,10 @@ LAYERS = {
 class Models:
     """The trained models of one data set and seed, in a folder that `evidence_depth.py` can share."""
 
-    def __init__(self, data: str, work: Path, seed: int) -> None:
+    def __init__(self, data: str, work: Path, seed: int, *, manifest: Manifest | None = None) -> None:
         self.data, self.work, self.number = data, work, seed
         self.layers = LAYERS[data]
-        self.seed = Seed(PLANS[data], data, work / data, seed)
+        self.seed = Seed(PLANS[data], data, work / data, seed, manifest=manifest)
 
     @property
     def black_box(self) -> Path:
@@ -73,7 +76,7 @@ class Models:
         for layer in self.layers:
             name = layer.name.replace(" ", "_")
             found[name] = self.train(layer.arm())
-            found[f"{name}_sparse"] = self.train(layer.arm(self.choose(layer)[0]))
+            found[f"{name}_sparse"] = self.train(layer.arm(self.choose(layer)["l1"]))
         return found
 
     def train(self, arm: Arm) -> Path:
@@ -87,30 +90,31 @@ class Models:
         seed = self.seed
         return seed.train(seed.plan.recipe(seed.source, seed.seed, arm, seed.example, seed.black_box))
 
-    def convert(self) -> Path:
-        """Return the bundle of the converted black box."""
-        from softcam.bundle import load_black_box, read_config  # noqa: PLC0415
-        from softcam.nn import convert  # noqa: PLC0415
+    def convert(self, map_stride: int | None = None) -> Path:
+        """Return the bundle of the converted black box, which nothing is trained of.
 
-        path = self.seed.folder / "converted"
+        Args:
+            map_stride: Input pixels from one cell to the next; None for the black box's own.
+        """
+        path = self.seed.folder / ("converted" if map_stride is None else f"converted, stride {map_stride}")
         if not (path / "config.json").is_file():
             config = read_config(self.black_box)
-            model = convert(load_black_box(self.black_box), images=self.seed.example).eval()
-            save(
-                model,
-                path,
-                classes=config.classes,
-                preprocessing=dict(config.preprocessing or {}),
-                thresholds=dict(config.thresholds),
-            )
+            black_box = load_black_box(self.black_box)
+            model = convert(black_box, images=self.seed.example, map_stride=map_stride).eval()
+            record = {"preprocessing": dict(config.preprocessing or {}), "thresholds": dict(config.thresholds)}
+            save(model, path, classes=config.classes, **record)
         return path
 
-    def choose(self, layer: Layer) -> tuple[float, dict[str, float]]:
-        """Return the strongest bearable penalty of a place, and the validation AUROC of each on seed 0."""
+    def choose(self, layer: Layer) -> dict[str, Any]:
+        """Return `l1`, the strongest bearable penalty of a place, and `validation`, the AUROC of each on seed 0.
+
+        Where none is bearable, the weakest that was tried is taken.
+        """
         first = self if self.number == SEEDS[0] else Models(self.data, self.work, SEEDS[0])
         reference = first.seed.train(first.seed.plan.black_box(first.seed.source, SEEDS[0]))
         runs = {0.0: first.run(layer.arm()) if layer.at else reference}
         runs |= {l1: first.run(layer.arm(l1)) for l1 in layer.penalties}
         found = {l1: run.metrics["val_auroc"] for l1, run in runs.items()}
         bearable = [l1 for l1 in layer.penalties if found[l1] >= found[0.0] - BEARABLE]
-        return max(bearable, default=layer.penalties[0]), {f"{l1:g}": value for l1, value in found.items()}
+        chosen = max(bearable, default=layer.penalties[0])
+        return {"l1": chosen, "bearable": bool(bearable), "validation": {f"{l1:g}": v for l1, v in found.items()}}
