@@ -7,7 +7,7 @@ OUT    ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test check bench survey docs clean
+.PHONY: help demo demo-full test check bench study survey docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ bench: $(VENV)/.dev ## Measure speed and memory again, into benchmarks/results/
 	$(BIN)/python benchmarks/export_matrix.py
 	$(BIN)/python benchmarks/metric_speed.py
 
+study: $(VENV)/.dev ## Train and measure everything of docs/explanation/study.md again (hours); goes on where it was
+	$(BIN)/python benchmarks/study.py --work study
+	$(BIN)/python benchmarks/render_tables.py
+	$(BIN)/python docs/images/make_study.py
+
 survey: $(VENV)/.dev ## Convert every classifier of timm and torchvision again (an hour); goes on where it was
 	$(BIN)/python benchmarks/conversion/survey.py
 	$(BIN)/python benchmarks/render_tables.py
@@ -42,7 +47,7 @@ docs: $(VENV)/.dev ## Run every code block of the documents
 	$(BIN)/python -m pytest -q tests/docs
 
 clean: ## Remove what make created, the environment included
-	rm -rf $(VENV) demo demo-full .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo-full study .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@echo "softcam: creating $(VENV) with $$($(PYTHON) --version)"

@@ -8,8 +8,11 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import study_tables
 
 from softcam.attribution import get_method
 from softcam.files import write_atomic
@@ -53,6 +56,7 @@ def main() -> int:
             "elpv": render_elpv,
             "depth-cost": render_depth_cost,
         },
+        "docs/explanation/study.md": list_study(),
         "docs/explanation/conversion.md": {
             "fine-tuning": render_fine_tuning,
             "conversion-cost": render_conversion_cost,
@@ -76,6 +80,35 @@ def put_tables(text: str, renders: Mapping[str, Callable[[], str]]) -> str:
         _, end, after = rest.partition(f"<!-- {name}:end -->")
         text = f"{before}{begin}{render()}{end}{after}"
     return text
+
+
+def list_study() -> dict[str, Callable[[], str]]:
+    """Return the tables of the study by the name of their place in the page."""
+    renders: dict[str, Callable[[], str]] = {}
+    for data, decisive in study_tables.DECISIVE.items():
+        tables = {
+            "models": study_tables.classification,
+            "penalties": study_tables.penalties,
+            "leads": partial(study_tables.leads, metrics=decisive),
+            "faithful": partial(study_tables.table, part="broad", metrics=study_tables.FAITHFUL, own=False),
+            "complex": partial(study_tables.table, part="broad", metrics=study_tables.COMPLEX, own=False),
+            "robust": partial(study_tables.table, part="deep", metrics=study_tables.ROBUST),
+            "perturbed": partial(study_tables.table, part="deep", metrics=study_tables.PERTURBED),
+            "fills": study_tables.fills,
+            "seconds": study_tables.seconds,
+        }
+        if data == "lesions":
+            tables |= {
+                "located": partial(study_tables.table, part="broad", metrics=study_tables.LOCATED, own=False),
+                "resolution": study_tables.resolution,
+                "shortcut-models": study_tables.shortcut_models,
+                "shortcut-methods": study_tables.shortcut_methods,
+            }
+        renders |= {
+            f"study-{data}-{name}": lambda data=data, render=render: render(read("study")[data])  # type: ignore[misc]
+            for name, render in tables.items()
+        }
+    return renders
 
 
 def read(name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from environment import describe_environment
-from study_measure import list_parts, measure, name_main, read_metrics, read_values
+from study_measure import list_parts, measure, name_main, read_json, read_values
 from study_models import BEARABLE, LAYERS, SEEDS, Models
 from study_sanity import kept, measure_fills, measure_resolution, measure_shortcut
 
@@ -55,30 +55,33 @@ def main() -> int:
     return 0
 
 
+GROUPS = {"broad": ("broad", "dozens", "thousands"), "deep": ("deep",)}
+"""Parts whose methods are compared with each other."""
+
+
 def summarize(studies: Sequence[Models]) -> dict[str, Any]:
     """Return what was found on one data set over all seeds."""
     first = studies[0]
     main_name = name_main(first)
     folders = [measure(one) for one in studies]
-    tables = {
-        part.name: gather([read_values(found[part.name], main_name) for found in folders], shared=first.data == "elpv")
-        for part in list_parts(first.data, str(first.layers[1].module))
-    }
-    directions = {}
-    for part in list_parts(first.data, str(first.layers[1].module)):
-        directions |= list_metrics(part.settings, located=True)
+    parts = {part.name: part for part in list_parts(first.data, str(first.layers[1].module))}
+    tables, directions = {}, {}
+    for group, names in GROUPS.items():
+        found = [read_values(seed, names, main_name) for seed in folders if names[0] in seed]
+        tables[group] = gather(found, shared=first.data == "elpv")
+        directions |= list_metrics(parts[names[0]].settings, located=True)
     own = [f"evidence:{name}" for name in first.softcams]
     return {
         "module": first.layers[1].module,
         "places": [layer.name for layer in first.layers],
         "penalties": {layer.name: first.choose(layer) for layer in first.layers},
-        "models": classify(studies, [found["broad"] for found in folders], main_name),
+        "models": classify(studies, [found["predictions"] for found in folders], main_name),
         "directions": directions,
         "methods": {name: describe(table, directions) for name, table in tables.items()},
         "differences": compare(tables, own, directions),
         "seconds": [read_seconds(found) for found in folders],
-        "seconds_per_map": average_seconds([found["broad"] for found in folders]),
-    }  # fmt: skip
+        "seconds_per_map": average_seconds(folders),
+    }
 
 
 def gather(parts: Sequence[pd.DataFrame], *, shared: bool) -> pd.DataFrame:
@@ -135,7 +138,7 @@ def classify(studies: Sequence[Models], folders: Sequence[Path], main_name: str)
     """Return, by model, what each seed found: AUROC, accuracy, difference from the black box, consistency."""
     rows: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        metrics = read_metrics(folder)
+        metrics = read_json(folder / "metrics.json")
         found = {main_name: metrics, **metrics["others"]}
         for name in studies[0].softcams:
             row = rows.setdefault(name, {"auroc": [], "accuracy": [], "against": [], "consistency": []})
@@ -151,15 +154,18 @@ def classify(studies: Sequence[Models], folders: Sequence[Path], main_name: str)
 
 def read_seconds(found: dict[str, Path]) -> dict[str, float]:
     """Return how long the evaluations of a seed took, as far as one call made them."""
-    files = {name: folder / "seconds.json" for name, folder in found.items()}
-    return {name: json.loads(path.read_text(encoding="utf-8"))["seconds"] for name, path in files.items()}
+    return {name: read_json(folder / "seconds.json")["seconds"] for name, folder in found.items()}
 
 
-def average_seconds(folders: Sequence[Path]) -> dict[str, float]:
+def average_seconds(folders: Sequence[dict[str, Path]]) -> dict[str, float]:
     """Return the seconds per map by method, the median over seeds."""
-    files = [folder / "provenance.json" for folder in folders]
-    found = [json.loads(path.read_text(encoding="utf-8"))["seconds_per_map"] for path in files]
-    return {name: float(np.median([one[name] for one in found if name in one])) for name in found[0]}
+    found: dict[str, list[float]] = {}
+    for name in GROUPS["broad"]:
+        for seed in folders:
+            if name in seed:
+                for method, value in read_json(seed[name] / "provenance.json")["seconds_per_map"].items():
+                    found.setdefault(method, []).append(value)
+    return {method: float(np.median(values)) for method, values in found.items()}
 
 
 def plain(value: Any) -> Any:

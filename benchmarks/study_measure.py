@@ -5,28 +5,40 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from study_models import Models
+from study_models import SEEDS, Models
 
+from softcam.data import Manifest
 from softcam.evaluation import CHEAP_MEASURES, MEASURES, EvaluationSettings, evaluate, write_evaluation
 from softcam.files import write_atomic
 
-AT_LAYER = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam", "finer_cam", "eigen_cam")
-ELSEWHERE = ("refine_cam", "guided_backprop", "deep_lift")
-SLOW = ("integrated_gradients", "smooth_grad", "occlusion", "score_cam", "ablation_cam", "rise")
-FLOORS = ("random", "edges", "center_gaussian")
 OWN = ("evidence", "evidence_margin")
+TWICE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam")
+"""Class activation methods that look at the last stage and at the chosen place of the black box."""
+
+ONCE = ("xgrad_cam", "finer_cam", "eigen_cam", "refine_cam", "guided_backprop", "deep_lift")
+DOZENS = ("integrated_gradients", "smooth_grad", "occlusion")
+"""Methods of some 50 to 170 passes per map."""
+
+THOUSANDS = ("score_cam", "ablation_cam", "rise")
+"""Methods of a thousand passes per map and more."""
+
+FLOORS = ("random", "edges", "center_gaussian")
 FEW = ("grad_cam", "layer_cam", "hires_cam")
-"""The class activation methods that every measure is taken of."""
+"""Class activation methods in the costly parts."""
 
 MARGINS = {"lesions": 0.01, "elpv": 0.02}
 """Losses of AUROC against the black box that were accepted beforehand."""
 
 POSITIVE = {"lesions": "lesions", "elpv": "defect"}
+COMPANY = 4
+"""Images of the other class in a part, which are not explained there."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +48,22 @@ class Part:
     Args:
         name: Of its folder.
         settings: What is measured of which methods.
+        images: Test images of the second class that it takes, evenly spread; None for the whole test split.
+        seeds: Where it is made.
     """
 
     name: str
     settings: EvaluationSettings
+    images: int | None
+    seeds: tuple[int, ...] = SEEDS
 
 
 def list_parts(data: str, module: str) -> tuple[Part, ...]:
     """Return the evaluations of a data set.
 
-    `broad` takes the cheap measures of every method, on images of the second class alone, since deletion asks what
-    speaks for a finding; `deep` takes the costly measures of fewer methods on a few images of both classes.
+    `predictions` is about the whole test split. `broad`, `dozens` and `thousands` take the cheap measures of methods
+    by what they cost, on images of the second class, since deletion asks what speaks for a finding; `deep` takes the
+    costly measures of fewer methods on a few images of both classes.
 
     Args:
         data: Name of the data set.
@@ -56,56 +73,76 @@ def list_parts(data: str, module: str) -> tuple[Part, ...]:
     def twice(names: tuple[str, ...]) -> tuple[str, ...]:
         return (*names, *(f"{name}@{module}" for name in names))
 
-    basis = EvaluationSettings(
-        batch_size=24,
-        engine="openvino",
-        margin=MARGINS[data],
-        located=48,
-        right=0,
-        wrong=0,
-    )
-    costly = tuple(name for name in MEASURES if name not in CHEAP_MEASURES)
+    plain = EvaluationSettings(margin=MARGINS[data], explained=0, right=0, wrong=0)
     broad = replace(
-        basis,
-        methods=(*OWN, *twice(AT_LAYER), *ELSEWHERE, *SLOW, *FLOORS),
-        explained=48,
-        explained_slowly=4,
+        plain,
+        engine="openvino",
+        batch_size=16,
+        methods=(*OWN, *twice(TWICE), *ONCE, *FLOORS),
+        explained=100,
+        explained_slowly=100,
         explained_labels=(POSITIVE[data],),
-    )
-    deep = replace(
-        basis,
-        methods=(*OWN, *twice(FEW), "guided_backprop", "integrated_gradients", "random", "edges"),
-        measures=costly,
-        explained=6,
-        explained_slowly=6,
         located=0,
     )
-    return Part("broad", broad), Part("deep", deep)
+    deep = replace(
+        broad,
+        methods=(*OWN, *twice(FEW), "guided_backprop", "integrated_gradients", "random", "edges"),
+        measures=tuple(name for name in MEASURES if name not in CHEAP_MEASURES),
+        explained_labels=(),
+        samples=16,
+    )
+    return (
+        Part("predictions", plain, None),
+        Part("broad", broad, 24),
+        Part("dozens", replace(broad, methods=DOZENS), 8),
+        Part("deep", deep, 6, seeds=SEEDS[:1]),
+        Part("thousands", replace(broad, methods=THOUSANDS), 4, seeds=SEEDS[:1]),
+    )
 
 
 def measure(models: Models) -> dict[str, Path]:
     """Return the folders of a seed's evaluations, made where they are not there yet."""
-    module = models.layers[1].module
     found = {}
-    for part in list_parts(models.data, str(module)):
+    for part in list_parts(models.data, str(models.layers[1].module)):
+        if models.number not in part.seeds:
+            continue
         folder = models.seed.folder / f"evaluation-{part.name}"
         found[part.name] = folder
-        if not (folder / "metrics.json").is_file():
-            softcams = dict(models.softcams)
-            main = softcams.pop(name_main(models))
-            started = time.perf_counter()
-            result = evaluate(
-                main,
-                models.seed.manifest,
-                black_box_path=models.black_box,
-                others=softcams,
-                settings=part.settings,
-                keep=folder / "measured",
-                progress=_say(f"{models.data}, seed {models.number}, {part.name}"),
-            )
-            write_evaluation(result, folder)
-            write_atomic(folder / "seconds.json", json.dumps({"seconds": time.perf_counter() - started}))
+        if (folder / "seconds.json").is_file():
+            continue
+        softcams = dict(models.softcams)
+        main = softcams.pop(name_main(models))
+        started = time.perf_counter()
+        result = evaluate(
+            main,
+            take(models.seed.manifest, part.images),
+            black_box_path=models.black_box,
+            others=softcams,
+            settings=part.settings,
+            keep=folder / "measured",
+            progress=_say(f"{models.data}, seed {models.number}, {part.name}"),
+        )
+        write_evaluation(result, folder)
+        write_atomic(folder / "seconds.json", json.dumps({"seconds": time.perf_counter() - started}))
     return found
+
+
+def take(manifest: Manifest, images: int | None) -> Manifest:
+    """Return so many test images of the second class, evenly spread, with a few of the first; all for None."""
+    if images is None:
+        return manifest
+    test = manifest.table.index[manifest.table["split"] == "test"].to_numpy()
+    positive, negative = (test[manifest.targets[test] == label] for label in (1, 0))
+    rows = np.sort(np.concatenate([_spread(positive, images), _spread(negative, COMPANY)]))
+    numbers = None if manifest.rows is None else manifest.rows[rows]
+    return replace(manifest, table=manifest.table.iloc[rows].reset_index(drop=True), rows=numbers)
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    # In the order of their reversed binary digits, so that fewer images are among more of them: methods of different
+    # cost share images.
+    order = np.argsort([int(f"{place:016b}"[::-1], 2) for place in range(len(rows))], kind="stable")
+    return rows[order][:count]
 
 
 def name_main(models: Models) -> str:
@@ -113,26 +150,31 @@ def name_main(models: Models) -> str:
     return models.layers[1].name.replace(" ", "_")
 
 
-def read_values(folder: Path, main: str) -> pd.DataFrame:
-    """Return one row per image and method, SoftCAM's own maps with their model's name."""
-    values = pd.read_csv(folder / "values.csv", dtype={"image": str, "patient": str, "method": str})
+def read_values(folders: dict[str, Path], names: tuple[str, ...], main: str) -> pd.DataFrame:
+    """Return one row per image and method of some parts, SoftCAM's own maps with their model's name."""
+    tables = [
+        pd.read_csv(folders[name] / "values.csv", dtype={"image": str, "patient": str, "method": str})
+        for name in names
+        if name in folders
+    ]
+    values = pd.concat(tables, ignore_index=True)
     plain = values["method"].isin(OWN)
     values.loc[plain, "method"] = values.loc[plain, "method"] + f":{main}"
     return values
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Return what an evaluation found about predictions."""
-    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
-def _say(what: str) -> Any:
+def _say(what: str) -> Callable[[str, int, int], None]:
     started = time.perf_counter()
 
     def report(stage: str, done: int, total: int) -> None:
-        if stage == "explain":
+        if stage == "explain" or done == total:
             elapsed = time.perf_counter() - started
-            print(f"{what}: {done} of {total}, {elapsed:.0f} s", file=sys.stderr, flush=True)
+            print(f"{what}, {stage}: {done} of {total}, {elapsed:.0f} s", file=sys.stderr, flush=True)
 
     return report

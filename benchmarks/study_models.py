@@ -45,7 +45,7 @@ class Layer:
 
 LAYERS = {
     "lesions": (
-        Layer("last stage", POOLING, (1e-4, 1e-3, 1e-2), None),
+        Layer("last stage", POOLING, (1e-4, 1e-3), None),
         Layer("stride 8", (8,), (1e-5, 3e-5, 1e-4), "blocks.2"),
     ),
     "elpv": (

@@ -1,0 +1,91 @@
+"""How long a whole evaluation takes, and its memory: `python benchmarks/evaluation_speed.py`.
+
+600 of the ELPV test images, EfficientNet-Lite0 with a new classifier and its conversion, the six cheap methods and the
+cheap measures with the fills that are cheap, in a process of its own: from reading files to the written report. Writes
+`benchmarks/results/evaluation_speed.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import describe_environment, peak_memory
+
+from softcam.backbones import create_black_box
+from softcam.bundle import save
+from softcam.data.sources import prepare_source
+from softcam.evaluation import EvaluationSettings, evaluate, write_evaluation
+from softcam.files import write_atomic
+from softcam.imaging import Preprocessing
+from softcam.nn import convert
+from softcam.reporting import write_report
+
+RESULT = Path(__file__).parent / "results" / "evaluation_speed.json"
+BACKBONE = "timm:tf_efficientnet_lite0"
+METHODS = ("evidence", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "random")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", default=("openvino", "torch"))
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--child", type=str, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.child:
+        print(json.dumps(run(Path(options.child), options.images, options.engines[0])))
+        return
+    rows = []
+    for engine in options.engines:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = ["--child", folder, "--images", str(options.images), "--threads", str(options.threads)]
+            command = [sys.executable, "-W", "ignore", __file__, *arguments, "--engines", engine]
+            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    setting = {"images": options.images, "threads": options.threads, "methods": METHODS, "backbone": BACKBONE}
+    write_atomic(
+        options.out,
+        json.dumps({"environment": describe_environment(), "setting": setting, "rows": rows}, indent=2) + "\n",
+    )
+    for row in rows:
+        print(f"{row['engine']}: {row['seconds'] / 60:.1f} minutes, {row['peak_gib']:.2f} GiB")
+
+
+def run(folder: Path, images: int, engine: str) -> dict[str, Any]:
+    """Evaluate and write the report; return seconds by stage and the peak of the process's memory."""
+    manifest = prepare_source("elpv", folder / "data")
+    test = np.flatnonzero((manifest.table["split"] == "test").to_numpy())[:images]
+    part = replace(manifest, table=manifest.table.iloc[test].reset_index(drop=True), rows=None)
+    torch.manual_seed(0)
+    black_box = create_black_box(BACKBONE, num_classes=2, weights="pretrained").eval()
+    record = Preprocessing(crop_fraction=1.0).to_dict()
+    for name, model in (("black_box", black_box), ("model", convert(black_box))):
+        save(model, folder / name, classes=manifest.classes, preprocessing=record)
+    # The usual fills but for the imputation, which solves a system of equations for every point of a curve.
+    settings = EvaluationSettings(methods=METHODS, explained=images, fills=("mean", "blur"), engine=engine)  # type: ignore[arg-type]
+    started = time.perf_counter()
+    result = evaluate(folder / "model", part, black_box_path=folder / "black_box", settings=settings)
+    write_report(result, write_evaluation(result, folder / "evaluation"))
+    seconds = time.perf_counter() - started
+    return {
+        "engine": engine,
+        "seconds": seconds,
+        "stages": result.provenance["seconds"],
+        "peak_gib": peak_memory() / 1024,
+        "images": result.metrics["counts"]["test"],
+    }
+
+
+if __name__ == "__main__":
+    main()
