@@ -31,13 +31,13 @@ def compile_forward(model: nn.Module, images: Tensor) -> Callable[[Tensor], Tens
         Images (N, C, H, W) to outputs (N, K), float32, without gradients.
 
     Raises:
-        ExportError: If the images are not on the CPU, if torch or OpenVINO cannot compile the model, or if the outputs for `images` differ by more than
-            1e-4 of the largest.
+        ExportError: If the images are not on the CPU, if torch or OpenVINO cannot compile the model, or if the outputs
+            for `images` differ by more than 1e-4 of the largest.
         MissingExtraError: If openvino is not installed.
     """
     if images.device.type != "cpu":
         raise ExportError(
-            f"Expected model and images on the CPU, where OpenVINO runs, but got {images.device}. Run it in torch instead."
+            f"Expected model and images on the CPU, where OpenVINO runs, but got {images.device}. Use torch there."
         )
     openvino = load_library("openvino", extra="openvino")
     # Two images, since the tracer takes a single one for a constant.
