@@ -12,17 +12,8 @@ import pandas as pd
 import pytest
 
 from softcam.evaluation import EvaluationResult
-from softcam.reporting.report import (
-    Chart,
-    class_names,
-    consistency_rows,
-    curve_ends,
-    draw_charts,
-    locality_view,
-    positive_share,
-    render_report,
-    write_report,
-)
+from softcam.reporting.charts import Chart, class_names, draw_charts, positive_share
+from softcam.reporting.report import consistency_rows, curve_ends, locality_view, render_report, write_report
 from softcam.reporting.wording import estimate
 
 _VOID = {"meta", "br", "input", "hr", "link", "img"}
