@@ -6,16 +6,15 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
-import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from softcam.reporting.wording import MINUS, estimate, method_title, number
+from softcam.reporting.wording import MINUS, estimate, number
 
 
 class Ink(NamedTuple):
@@ -67,7 +66,6 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "softcam",
 }
 _SERIES = {"softcam": ("SoftCAM", "softcam", "-"), "black_box": ("black box", "black-box", "--")}
-_PEERS = (("peer-1", "-"), ("peer-2", "--"), ("peer-3", "-."), ("peer-4", (0, (5, 1, 1, 1, 1, 1))))
 _PANEL = (4.6, 3.6)
 
 
@@ -107,7 +105,7 @@ def roc_figure(
         title_fontsize=7.8,
         fontsize=7.8,
     )
-    return _settled(figure)
+    return settle(figure)
 
 
 @chart_style()
@@ -139,7 +137,7 @@ def precision_recall_figure(
         if prevalence is not None and {"sensitivity", "precision"} <= found.keys():
             _mark(axes, found["sensitivity"]["value"], found["precision"]["value"], ink)
     axes.legend(loc="lower left", title="average precision (95 % interval)", title_fontsize=7.8, fontsize=7.8)
-    return _settled(figure)
+    return settle(figure)
 
 
 @chart_style()
@@ -165,7 +163,7 @@ def calibration_figure(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> Fig
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed share")
     axes.legend(loc="upper left", fontsize=7.8)
     below.set(xlabel="predicted probability", ylabel="images")
-    return _settled(figure)
+    return settle(figure)
 
 
 @chart_style()
@@ -194,33 +192,7 @@ def noninferiority_figure(test: Mapping[str, Any]) -> Figure:
     axes.set(xlim=(start, end), ylim=(-1.1, 1.25), yticks=[])
     axes.set_xlabel(f"difference SoftCAM {MINUS} black box (right: SoftCAM better)")
     axes.spines["left"].set_visible(False)
-    return _settled(figure)
-
-
-@chart_style()
-def perturbation_figure(curves: pd.DataFrame, curve: Literal["deletion", "insertion"]) -> Figure:
-    """Draw how the probability falls (deletion) or rises (insertion) with the best patches, one panel per fill.
-
-    Args:
-        curves: Columns `method,curve,fill,patches,fraction,probability,low,high`.
-        curve: Which of the two to draw.
-    """
-    rows = curves[curves["curve"] == curve]
-    fills = list(dict.fromkeys(rows["fill"]))
-    styles = method_styles(list(dict.fromkeys(curves["method"])))
-    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
-    panels = figure.subplots(1, max(1, len(fills)), sharey=True, squeeze=False)[0]
-    most = int(rows["n"].max()) if len(rows) else 0
-    for axes, fill in zip(panels, fills, strict=False):
-        for method, line in rows[rows["fill"] == fill].groupby("method", sort=False):
-            fewer = f" (n = {line['n'].max()})" if line["n"].max() < most else ""
-            _draw_band(axes, line.sort_values("patches"), method_title(str(method)) + fewer, styles[str(method)])
-        axes.set_title(f"fill: {fill}", fontsize=9.0, loc="left", color=PALETTE["muted"].light)
-        axes.set_xlabel(f"share of the image {'replaced' if curve == 'deletion' else 'shown'}")
-    panels[0].set_ylabel("mean probability of the target")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, max(1, len(labels))), fontsize=7.8)
-    return _settled(figure)
+    return settle(figure)
 
 
 @chart_style()
@@ -243,22 +215,7 @@ def locality_figure(context_swap: Mapping[str, Mapping[str, Any]], size: int) ->
     axes.plot(sides, [row["value"] for row in found], color=ink, marker="o", markersize=4)
     top = max([1.15, *(1.05 * row["high"] for row in found)])
     axes.set(xlim=(0, size), ylim=(0, top), xlabel="side of the window kept, px", ylabel="change of the cell")
-    return _settled(figure)
-
-
-def method_styles(methods: Sequence[str]) -> dict[str, tuple[str, Any]]:
-    """Give each method a colour name of `PALETTE` and a line style, so that neither alone has to tell them apart.
-
-    >>> method_styles(["grad_cam", "evidence", "random"])["evidence"]
-    ('softcam', '-')
-    """
-    fixed: dict[str, tuple[str, Any]] = {
-        "evidence": ("softcam", "-"),
-        "evidence_margin": ("softcam", "--"),
-        "random": ("random", ":"),
-    }
-    peers = [method for method in methods if method not in fixed]
-    return {**fixed, **{method: _PEERS[index % len(_PEERS)] for index, method in enumerate(peers)}}
+    return settle(figure)
 
 
 def wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -279,6 +236,13 @@ def wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, n
     centre = (share + z**2 / (2 * count)) / weight
     half = z / weight * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def settle(figure: Figure) -> Figure:
+    """Lay a figure out and fix the layout: it would move a little with every drawing, and SVG and PNG would differ."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
 @chart_style()
@@ -338,13 +302,6 @@ def _square_figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _settled(figure: Figure) -> Figure:
-    # A constrained layout moves a little with every drawing; fixed after the first, SVG and PNG show the same figure.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
-
-
 def _known(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(key, entries[key]) for key in _SERIES if entries.get(key)]
 
@@ -359,12 +316,3 @@ def _mark(axes: Axes, x: float, y: float, ink: str) -> None:
     # Both models may share the point; the larger dot lies below.
     size = 9 if ink == "softcam" else 6
     axes.plot([x], [y], marker="o", markersize=size, linestyle="none", clip_on=False, **style)
-
-
-def _draw_band(axes: Axes, line: pd.DataFrame, title: str, style: tuple[str, Any]) -> None:
-    ink, dashes = style
-    width = 2.4 if ink == "softcam" else 1.4
-    axes.fill_between(line["fraction"], line["low"], line["high"], color=PALETTE[ink].light, alpha=0.09, linewidth=0)
-    axes.plot(
-        line["fraction"], line["probability"], color=PALETTE[ink].light, linestyle=dashes, linewidth=width, label=title
-    )

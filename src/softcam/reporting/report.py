@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from softcam.evaluation.result import EvaluationResult
 from softcam.files import write_atomic
+from softcam.metrics.glossary import measure
 from softcam.reporting import figures, gallery, tables
+from softcam.reporting.charts import MODELS, Chart, class_names, draw_charts
+from softcam.reporting.methods import method_tables
+from softcam.reporting.models import model_table
+from softcam.reporting.perturbation import choose_methods
+from softcam.reporting.standings import list_standings
 from softcam.reporting.verdicts import verdicts
-from softcam.reporting.wording import estimate, measure, method_title, number, percent, raise_powers, scientific
-
-_MODELS = {"softcam": "SoftCAM", "black_box": "black box"}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure of the page and what it shows in words."""
-
-    name: str
-    figure: Figure
-    alt: str
-
-    @property
-    def svg(self) -> Markup:
-        """The figure as an element of the page."""
-        return figures.to_svg(self.figure, self.name, alt=self.alt)
+from softcam.reporting.wording import estimate, method_title, number, percent, raise_powers, scientific
 
 
 def write_report(result: EvaluationResult, out: str | Path, *, title: str = "SoftCAM evaluation") -> Path:
@@ -82,18 +69,21 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
             has_black_box=bool(metrics.get("black_box")),
             groups=tables.headline_groups(metrics["classification"], metrics.get("black_box")),
             charts=charts,
-            calibration={_MODELS[key]: rows for key, rows in (metrics.get("calibration") or {}).items() if rows},
+            calibration={MODELS[key]: rows for key, rows in (metrics.get("calibration") or {}).items() if rows},
             classes=classes,
             binary=len(classes) == 2,
-            confusion={_MODELS[key]: tables.confusion_rows(rows, classes) for key, rows in confusion.items() if rows},
-            thresholds={_MODELS[key]: at for key, at in (metrics.get("thresholds") or {}).items() if at is not None},
+            confusion={MODELS[key]: tables.confusion_rows(rows, classes) for key, rows in confusion.items() if rows},
+            thresholds={MODELS[key]: at for key, at in (metrics.get("thresholds") or {}).items() if at is not None},
             scale=scale,
             cases=gallery.case_views(result.gallery, scale),
             grid=result.gallery[0].margin.shape if result.gallery else None,
             identity=metrics.get("identity"),
             receptive_field=(metrics.get("conversion") or {}).get("receptive_field"),
             input_size=(metrics.get("conversion") or {}).get("input_size"),
-            methods=tables.method_table(result.benchmark, metrics.get("comparisons") or ()),
+            methods=method_tables(result.benchmark, metrics.get("comparisons") or ()),
+            standings=list_standings(result.benchmark, metrics.get("comparisons") or ()),
+            models=model_table(metrics),
+            drawn=len(choose_methods(result.curves)),
             curve_ends=curve_ends(result.curves),
             locality=locality_view(metrics.get("locality") or {}, metrics.get("conversion") or {}),
             consistency=consistency_rows(metrics.get("consistency") or {}),
@@ -101,53 +91,6 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
         )
     )
     return page.lstrip() + "\n"
-
-
-def draw_charts(result: EvaluationResult) -> dict[str, Chart]:
-    """Draw every chart for which the result holds data, by the name that its file carries."""
-    metrics = result.metrics
-    known = {"softcam": metrics["classification"], "black_box": metrics.get("black_box") or {}}
-    binary = len(class_names(result)) == 2
-    charts: list[Chart] = []
-    if test := metrics.get("noninferiority"):
-        alt = f"Difference in {test['metric']} {number(test['difference'], signed=True)}, one-sided 97.5 % bound "
-        alt += f"{number(test['low'], signed=True)}, margin {number(-test['margin'])}."
-        charts.append(Chart("noninferiority", figures.noninferiority_figure(test), alt))
-    if curves := metrics.get("roc"):
-        alt = _describe("Receiver operating characteristic", "area under the curve", known, "auroc")
-        charts.append(Chart("roc", figures.roc_figure(curves, known, binary=binary), alt))
-    if curves := metrics.get("pr"):
-        share = positive_share((metrics.get("confusion") or {}).get("softcam"))
-        alt = _describe("Precision against recall", "average precision", known, "average_precision")
-        charts.append(Chart("precision-recall", figures.precision_recall_figure(curves, known, prevalence=share), alt))
-    if bins := metrics.get("calibration"):
-        alt = _describe("Observed share against predicted probability", "calibration error", known, "ece")
-        charts.append(Chart("calibration", figures.calibration_figure(bins), alt))
-    if locality := metrics.get("locality"):
-        swap = locality["context_swap"]
-        listed = "; ".join(f"{side} px {estimate(found)}" for side, found in swap.items())
-        alt = f"Change of a cell's evidence if all outside of a window is replaced, by side of the window: {listed}."
-        size = max((metrics.get("conversion") or {}).get("input_size") or (max(map(int, swap)),))
-        charts.append(Chart("locality", figures.locality_figure(swap, size), alt))
-    charts += [_perturbation_chart(result.curves, name) for name in _curve_names(result.curves)]
-    return {chart.name: chart for chart in charts}
-
-
-def class_names(result: EvaluationResult) -> tuple[str, ...]:
-    """Return the class names in the model's order."""
-    return tuple(str(name) for name in result.metrics["classes"])
-
-
-def positive_share(matrix: Sequence[Sequence[int]] | None) -> float | None:
-    """Return the share of images whose true class is the second of two; None for any other number of classes.
-
-    >>> positive_share([[6, 0], [1, 1]])
-    0.25
-    """
-    if not matrix or len(matrix) != 2:
-        return None
-    counts = np.asarray(matrix, dtype=float).sum(axis=1)
-    return float(counts[1] / counts.sum()) if counts.sum() else None
 
 
 def curve_ends(curves: pd.DataFrame) -> tuple[dict[str, str], ...]:
@@ -217,25 +160,6 @@ def consistency_rows(consistency: Mapping[str, Any]) -> tuple[dict[str, str], ..
         for name, found in consistency.items()
         if isinstance(found, Mapping) and {"value", "low", "high", "n"} <= found.keys()
     )
-
-
-def _perturbation_chart(curves: pd.DataFrame, name: Literal["deletion", "insertion"]) -> Chart:
-    rows = curves[curves["curve"] == name]
-    means = rows.groupby("method", sort=False)["probability"].mean()
-    listed = "; ".join(f"{method_title(str(method))} {number(float(value))}" for method, value in means.items())
-    verb = "removed" if name == "deletion" else "shown"
-    alt = f"{name.capitalize()}: mean probability of the target as the best patches are {verb}. Mean height: {listed}."
-    return Chart(name, figures.perturbation_figure(curves, name), alt)
-
-
-def _curve_names(curves: pd.DataFrame) -> list[Literal["deletion", "insertion"]]:
-    names: tuple[Literal["deletion", "insertion"], ...] = ("deletion", "insertion")
-    return [name for name in names if (curves["curve"] == name).any()]
-
-
-def _describe(title: str, what: str, known: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    parts = [f"{_MODELS[key]} {estimate(found[name])}" for key, found in known.items() if name in found]
-    return f"{title}. {what.capitalize()} with 95 % interval: {', '.join(parts)}." if parts else f"{title}."
 
 
 def _environment() -> Environment:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from softcam.metrics.glossary import measure
 from softcam.reporting.verdicts import verdicts
-from softcam.reporting.wording import estimate, measure
+from softcam.reporting.wording import estimate
 
 HEADLINE = ("auroc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ece")
 

@@ -1,4 +1,4 @@
-"""Tables of the report: SoftCAM beside the black box, the confusion matrix, one column per attribution method."""
+"""Tables of the performance: SoftCAM beside the black box, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from softcam.reporting.wording import DASH, MEASURES, Measure, measure, method_title, number, span
+from softcam.metrics.glossary import MEASURES, Measure, measure
+from softcam.reporting.wording import DASH
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
@@ -53,51 +52,6 @@ class ConfusionRow:
     total: int
 
 
-@dataclass(frozen=True)
-class MethodCell:
-    """One method's value of one measure.
-
-    Args:
-        value: The mean over images.
-        interval: Its 95 % interval; empty if there is none.
-        undefined: Images for which the measure has no value.
-        best: Whether it is shown to be better than every other method.
-        versus: `better` or `worse` than the reference method where that is shown, else empty.
-    """
-
-    value: str
-    interval: str
-    undefined: int
-    best: bool
-    versus: str
-
-
-@dataclass(frozen=True)
-class MethodRow:
-    """One measure over all methods."""
-
-    measure: Measure
-    cells: tuple[MethodCell | None, ...]
-
-
-@dataclass(frozen=True)
-class MethodColumn:
-    """One method and the number of images that it explained."""
-
-    title: str
-    n: int
-    reference: bool
-
-
-@dataclass(frozen=True)
-class MethodTable:
-    """One row per measure, one column per method; `reference` is empty if no paired differences were there."""
-
-    columns: tuple[MethodColumn, ...]
-    rows: tuple[MethodRow, ...]
-    reference: str
-
-
 def headline_groups(softcam: Metrics, black_box: Metrics | None) -> tuple[HeadlineGroup, ...]:
     """Arrange classification measures of both models by the direction that is good.
 
@@ -129,50 +83,6 @@ def confusion_rows(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> t
     )
 
 
-def method_table(benchmark: pd.DataFrame, comparisons: Iterable[Mapping[str, Any]] = ()) -> MethodTable:
-    """Turn the tidy benchmark into one row per measure and one column per method.
-
-    A method is called better or worse than another only if the 95 % interval of their paired difference excludes zero
-    and, where given, the p-value that is corrected for all comparisons is below 0.05; best only if it is better than
-    every other method.
-
-    Args:
-        benchmark: Columns `method,metric,direction,value,low,high,n,undefined`.
-        comparisons: Records with `metric`, `method`, `against`, `low`, `high` (interval of method minus against) and
-            perhaps `p_holm`.
-    """
-    methods = tuple(dict.fromkeys(str(name) for name in benchmark["method"]))
-    records = list(comparisons)
-    reference = str(records[0]["against"]) if records else ""
-    rows = []
-    for metric, part in benchmark.groupby("metric", sort=False):
-        direction = str(part["direction"].iloc[0])
-        wins = shown_better(str(metric), records, higher=direction == "higher")
-        found = {str(row["method"]): row for row in part.to_dict("records")}
-        cells = tuple(_method_cell(found.get(name), name, methods, wins, reference) for name in methods)
-        rows.append(MethodRow(measure(str(metric), direction), cells))
-    counts = benchmark.groupby("method")["n"].max()
-    columns = tuple(MethodColumn(method_title(name), int(counts[name]), name == reference) for name in methods)
-    return MethodTable(columns, tuple(rows), method_title(reference) if reference else "")
-
-
-def shown_better(metric: str, comparisons: Iterable[Mapping[str, Any]], *, higher: bool) -> frozenset[tuple[str, str]]:
-    """Return the pairs (better, worse) of methods that the paired differences of one metric decide.
-
-    >>> rows = [{"metric": "x", "method": "a", "against": "b", "low": 0.1, "high": 0.2, "p_holm": 0.01}]
-    >>> shown_better("x", rows, higher=False)
-    frozenset({('b', 'a')})
-    """
-    wins = set()
-    for row in comparisons:
-        if row["metric"] != metric or not float(row.get("p_holm", 0.0)) < 0.05:
-            continue
-        pair = str(row["method"]), str(row["against"])
-        if row["low"] > 0 or row["high"] < 0:
-            wins.add(pair if (row["low"] > 0) == higher else pair[::-1])
-    return frozenset(wins)
-
-
 def _headline_row(name: str, models: Mapping[str, Metrics], axis: tuple[float, float]) -> HeadlineRow:
     found = {key: model.get(name) for key, model in models.items()}
     bars = tuple(_bar(key, value, axis) for key, value in found.items() if value is not None and _is_finite(value))
@@ -192,22 +102,6 @@ def _axis(found: Sequence[Mapping[str, Any]], direction: str) -> tuple[float, fl
     ends = [float(entry[end]) for entry in found if _is_finite(entry) for end in ("low", "high")]
     low, high = min([0.9, *ends]), max([0.1, *ends])
     return (math.floor(low * 10) / 10, 1.0) if direction == "higher" else (0.0, math.ceil(high * 10) / 10)
-
-
-def _method_cell(
-    row: Mapping[Any, Any] | None,
-    name: str,
-    methods: Sequence[str],
-    wins: frozenset[tuple[str, str]],
-    reference: str,
-) -> MethodCell | None:
-    if row is None:
-        return None
-    low, high = float(row["low"]), float(row["high"])
-    interval = span(low, high) if math.isfinite(low) and math.isfinite(high) else ""
-    versus = "better" if (name, reference) in wins else "worse" if (reference, name) in wins else ""
-    best = len(methods) > 1 and all((name, other) in wins for other in methods if other != name)
-    return MethodCell(number(float(row["value"])), interval, int(row["undefined"]), best, versus)
 
 
 def _count(counts: Iterable[Any]) -> str:

@@ -17,53 +17,6 @@ _TIMES = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"
 _RAISED = dict(zip(map(ord, "-0123456789"), "⁻⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True))
 
 
-class Measure(NamedTuple):
-    """How a metric is called, which way is good, and what it means in one short sentence."""
-
-    title: str
-    direction: str
-    meaning: str
-
-
-MEASURES: dict[str, Measure] = {
-    "auroc": Measure("AUROC", "higher", "chance that a positive image scores above a negative one"),
-    "average_precision": Measure("Average precision", "higher", "mean precision over all levels of recall"),
-    "accuracy": Measure("Accuracy", "higher", "share of images classified correctly"),
-    "balanced_accuracy": Measure("Balanced accuracy", "higher", "mean over classes of the share found"),
-    "sensitivity": Measure("Sensitivity", "higher", "share of positive images that are found"),
-    "specificity": Measure("Specificity", "higher", "share of negative images that are left alone"),
-    "precision": Measure("Precision", "higher", "share of alarms that are right"),
-    "f1": Measure("F1", "higher", "harmonic mean of precision and sensitivity"),
-    "brier": Measure("Brier score", "lower", "mean squared error of the probabilities"),
-    "ece": Measure(
-        "Calibration error",
-        "lower",
-        "mean gap between stated and observed probability; resampling sets its interval high",
-    ),
-    "deletion_area": Measure("Deletion", "lower", "area under the curve as the best patches are replaced"),
-    "insertion_area": Measure("Insertion", "higher", "area under the curve as the best patches are shown"),
-    "relative_drop": Measure("Probability left", "lower", "share that remains after the last deletion step"),
-    "pointing_game": Measure("Pointing game", "higher", "share of maxima within 16 px (of 224) of a finding"),
-    "pixel_auroc": Measure("Pixel AUROC", "higher", "chance that a pixel of a finding scores above another"),
-    "activation_precision": Measure("Activation precision", "higher", "share of the positive evidence inside findings"),
-    "topk_precision": Measure("Top-3 patches", "higher", "share of the three best patches that touch a finding"),
-    "gini": Measure("Sparseness", "higher", "Gini index: 0 even, 1 all in one place"),
-    "entropy": Measure("Entropy", "lower", "spread of the map, in nats"),
-    "near_zero_share": Measure("Near zero", "higher", "share within 1 % of the strongest value"),
-    "components": Measure("Components", "lower", "separate regions above half of the maximum"),
-    "positive_share": Measure("Positive cells", "higher", "share of cells above 0 in the map of the image's own label"),
-    "negative_share": Measure(
-        "Negative cells", "higher", "share of cells below 0 in the second class's map, first class's images"
-    ),
-    "margin_positive_share": Measure(
-        "Cells for the label", "higher", "share of cells whose evidence for the label outweighs that of its rival"
-    ),
-    "margin_negative_share": Measure(
-        "Cells against the second class", "higher", "the same for images of the first of two classes"
-    ),
-}
-
-
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     """Write a number with a true minus sign; a missing value is a dash.
 
@@ -134,21 +87,38 @@ def estimate(found: Mapping[str, Any], digits: int = 3) -> str:
     return f"{number(found['value'], digits)} ({span(found['low'], found['high'], digits)})"
 
 
-def measure(name: str, direction: str = "higher") -> Measure:
-    """Return how a metric is written; what follows a known name is its variant, an unknown name is written as it is.
+class MethodName(NamedTuple):
+    """What the name of a method in an evaluation says.
 
-    >>> measure("deletion_area_blur").title, measure("new_one", "lower")
-    ('Deletion, blur', Measure(title='new one', direction='lower', meaning=''))
+    Args:
+        base: The registered name; for a name that is not registered, all of it.
+        layer: Dotted name of the module that the method looked at; empty for its own place.
+        model: Name of the further SoftCAM model that was explained; empty for none.
     """
-    if name in MEASURES:
-        return MEASURES[name]
-    stem = next((known for known in MEASURES if name.startswith(known + "_")), None)
-    if stem is None:
-        return Measure(name.replace("_", " "), direction, "")
-    variant = name[len(stem) + 1 :].replace("_", " ")
-    return MEASURES[stem]._replace(title=f"{MEASURES[stem].title}, {variant}", direction=direction)
+
+    base: str
+    layer: str = ""
+    model: str = ""
+
+
+def split_name(name: str) -> MethodName:
+    """Take the name of a method apart: `method@layer` or `method:model`.
+
+    >>> split_name("grad_cam@blocks.2"), split_name("evidence:sparse").model
+    (MethodName(base='grad_cam', layer='blocks.2', model=''), 'sparse')
+    """
+    head, _, model = name.partition(":")
+    base, _, layer = head.partition("@")
+    return MethodName(base, layer, model) if base in METHODS else MethodName(name)
 
 
 def method_title(name: str) -> str:
-    """Return how an attribution method is written; an unknown name is written as it is, without underscores."""
-    return METHODS[name].title if name in METHODS else name.replace("_", " ")
+    """Return how an attribution method is written; an unknown name is written as it is, without underscores.
+
+    >>> method_title("grad_cam@blocks.2"), method_title("evidence:sparse")
+    ('Grad-CAM at blocks.2', 'SoftCAM evidence (sparse)')
+    """
+    base, layer, model = split_name(name)
+    if base not in METHODS:
+        return name.replace("_", " ")
+    return METHODS[base].title + (f" at {layer}" if layer else "") + (f" ({model})" if model else "")

@@ -9,20 +9,16 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from softcam.metrics.glossary import measure
 from softcam.sweep.result import PlaceRow, SweepResult
 
 INK, MUTED, OURS, LIMIT = "#1b1f27", "#59616e", "#00776a", "#b3261e"
-TITLES = {
-    "pointing_game": "pointing game",
-    "pixel_auroc": "pixel AUROC",
-    "activation_precision": "activation precision",
-    "topk_precision": "top-3 patches",
-}
+LOCALIZATION = ("pointing_game", "pixel_auroc", "activation_precision", "topk_precision")
 
 
 def draw_sweep(result: SweepResult) -> bytes:
     """Return a PNG: AUROC against the receptive field of a cell, and localisation where there is ground truth."""
-    measured = [name for name in TITLES if any(name in row.localization for row in result.rows)]
+    measured = [name for name in LOCALIZATION if any(name in row.localization for row in result.rows)]
     rows = sorted(result.rows, key=lambda row: row.receptive_field)
     figure = Figure(figsize=(4.2 * (1 + bool(measured)), 3.4), layout="constrained")
     axes = figure.subplots(1, 1 + bool(measured), squeeze=False)[0]
@@ -52,8 +48,9 @@ def _draw_accuracy(axes: Axes, rows: Sequence[PlaceRow], result: SweepResult) ->
 
 def _draw_localization(axes: Axes, rows: Sequence[PlaceRow], names: Sequence[str]) -> None:
     for name, marker in zip(names, "os^D", strict=False):
+        fields, title = [row.receptive_field for row in rows], measure(name).title
         values = [row.localization.get(name, math.nan) for row in rows]
-        axes.plot([row.receptive_field for row in rows], values, marker=marker, linewidth=1.2, label=TITLES[name])
+        axes.plot(fields, values, marker=marker, linewidth=1.2, label=title)
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize=7, frameon=False)
     axes.set_title("Localisation on images with ground truth", fontsize=9, loc="left", color=MUTED)

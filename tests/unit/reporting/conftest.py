@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from softcam.attribution import METHODS
 from softcam.evaluation import EvaluationResult, GalleryCase
 
 _METHODS = ("evidence", "grad_cam", "random")
@@ -145,3 +146,66 @@ def bare_result(make_result: Callable[..., EvaluationResult]) -> EvaluationResul
     }
     result = make_result(**absent, **only)
     return replace(result, benchmark=result.benchmark[:0], curves=result.curves[:0], gallery=())
+
+
+MANY_METHODS = (
+    *METHODS,
+    *("evidence:sparse", "evidence_margin:sparse", "evidence:<i>stride</i> 8"),
+    *(f"{name}@blocks.{place}" for place in (1, 2) for name in ("grad_cam", "layer_cam", "hires_cam")),
+)
+"""30 methods."""
+
+MANY_METRICS = {
+    **dict.fromkeys(("pointing_game", "pixel_auroc", "pixel_average_precision", "activation_precision"), "higher"),
+    **dict.fromkeys(("activation_sensitivity", "rank_accuracy", "topk_precision", "localization_precision"), "higher"),
+    **{f"deletion_area_{fill}": "lower" for fill in ("mean", "blur", "noisy_linear")},
+    **{f"insertion_area_{fill}": "higher" for fill in ("mean", "blur", "noisy_linear")},
+    **{f"relative_drop_{fill}": "lower" for fill in ("mean", "blur", "noisy_linear")},
+    **dict.fromkeys(("average_drop", "road_morf", "infidelity", "max_sensitivity", "random_logit"), "lower"),
+    **dict.fromkeys(("confidence_increase", "road_lerf", "road_combined", "irof", "sensitivity_n"), "higher"),
+    **dict.fromkeys(("randomization_top", "randomization_all", "entropy", "components"), "lower"),
+    **dict.fromkeys(("grid_pointing", "gini", "near_zero_share"), "higher"),
+}
+"""34 metrics; `confidence_increase` will have no value."""
+
+
+def _many_rows() -> list[dict[str, Any]]:
+    rows = []
+    for place, method in enumerate(MANY_METHODS):
+        _, _, layer = method.partition("@")
+        model = method.partition(":")[2] or ("softcam" if method.startswith("evidence") else "black_box")
+        for metric, direction in MANY_METRICS.items():
+            value = float("nan") if metric == "confidence_increase" else 0.9 - 0.02 * place
+            ends = {"value": value, "low": value - 0.05, "high": value + 0.05}
+            row = {"method": method, "metric": metric, "direction": direction, **ends, "n": 20, "undefined": 4}
+            rows.append(row | {"model": model, "layer": layer})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def big_result(make_result: Callable[..., EvaluationResult]) -> EvaluationResult:
+    """30 methods, 34 metrics, three SoftCAM models, methods at two layers; the first methods have higher values."""
+    base = make_result()
+    curves = [
+        {
+            "method": method,
+            "curve": curve,
+            "fill": "noisy_linear",
+            "patches": patches,
+            "fraction": patches / 16,
+            "n": 20,
+        }
+        | {"probability": 0.5 + 0.01 * place - patches / 40, "low": 0.2, "high": 0.8}
+        for place, method in enumerate(MANY_METHODS)
+        for curve in ("deletion", "insertion")
+        for patches in (0, 4, 8)
+    ]
+    comparisons = [
+        {"method": method, "against": "evidence", "metric": metric, "low": -0.3, "high": -0.1, "p_holm": 0.001}
+        for method in MANY_METHODS[1:]
+        for metric in MANY_METRICS
+    ]
+    other = {"classification": base.metrics["classification"], "consistency": base.metrics["consistency"]}
+    other |= {"noninferiority": base.metrics["noninferiority"] | {"passed": False}, "max_relative_error": 3e-7}
+    metrics = base.metrics | {"comparisons": comparisons, "others": {"sparse": other, "<i>stride</i> 8": other}}
+    return replace(base, metrics=metrics, benchmark=pd.DataFrame(_many_rows()), curves=pd.DataFrame(curves))

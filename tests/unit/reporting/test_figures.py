@@ -15,15 +15,14 @@ from softcam.reporting.figures import (
     PALETTE,
     calibration_figure,
     chart_style,
-    method_styles,
     noninferiority_figure,
-    perturbation_figure,
     precision_recall_figure,
     roc_figure,
     to_png,
     to_svg,
     wilson_interval,
 )
+from softcam.reporting.perturbation import method_styles, perturbation_figure
 
 
 def _legend(figure: Figure) -> list[str]:

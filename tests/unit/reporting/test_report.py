@@ -12,17 +12,8 @@ import pandas as pd
 import pytest
 
 from softcam.evaluation import EvaluationResult
-from softcam.reporting.report import (
-    Chart,
-    class_names,
-    consistency_rows,
-    curve_ends,
-    draw_charts,
-    locality_view,
-    positive_share,
-    render_report,
-    write_report,
-)
+from softcam.reporting.charts import Chart, class_names, draw_charts, positive_share
+from softcam.reporting.report import consistency_rows, curve_ends, locality_view, render_report, write_report
 from softcam.reporting.wording import estimate
 
 _VOID = {"meta", "br", "input", "hr", "link", "img"}
@@ -98,6 +89,8 @@ def test_write_report_writes_page_and_figures(
         "locality",
         "deletion",
         "insertion",
+        "ranking-deletion-area-mean",
+        "ranking-gini",
     }
     assert all(entry.read_bytes().startswith(b"\x89PNG") for entry in (path.parent / "figures").iterdir())
     assert not [entry for entry in path.parent.rglob("*") if "partial" in entry.name]
@@ -200,8 +193,8 @@ def test_best_is_marked_only_when_shown(make_result: Callable[..., EvaluationRes
         for name in ("grad_cam", "random")
     ]
     found = _Page(_render(make_result(comparisons=rows)))
-    assert found.text.count("● best") == 2  # the legend and one cell
-    assert found.text.count("worse than SoftCAM evidence") == 2
+    assert found.text.count("● best") == 3  # the legend, the summary and the table of the family
+    assert found.text.count(" worse than SoftCAM evidence") == 5  # the legend, and both methods in both tables
 
 
 def test_names_from_data_are_escaped(make_result: Callable[..., EvaluationResult]) -> None:
@@ -256,6 +249,62 @@ def test_curve_ends_are_a_table_of_the_figure(result: EvaluationResult) -> None:
     assert row["last"].startswith("0.500 (0.400")
     assert row["fraction"].startswith("50")
     assert curve_ends(pd.DataFrame(columns=list(result.curves.columns))) == ()
+
+
+def test_a_big_result_is_summed_up_first(big_result: EvaluationResult) -> None:
+    text = _render(big_result)
+    page = _Page(text)
+    assert "<i>" not in text
+    assert "SoftCAM evidence (<i>stride</i> 8)" in page.text
+    assert len([entry for entry in page.of("table") if (entry.get("class") or "").startswith("methods")]) == 7
+    assert [entry.get("class") for entry in page.of("details")].count("family") == 6
+    assert page.text.index("against the other methods") < page.text.index("Per method")
+    assert page.text.count("Better than 29 of 29 other methods, worse than none.") == 5
+    assert "Better than none of 29 other methods, worse than 29 (SoftCAM margin," in page.text
+    assert "Post-hoc methods, of the black box, at blocks.2" in page.text
+    assert "No method has a value of: Confidence increase." in page.text
+    assert len(page.of("caption")) == len(page.of("table"))
+    assert _render(big_result) == text
+
+
+def test_charts_of_a_big_result_say_what_is_grey(big_result: EvaluationResult) -> None:
+    only = replace(big_result, metrics=big_result.metrics | dict.fromkeys(("roc", "pr", "calibration", "locality")))
+    charts = draw_charts(only)
+    assert [name for name in charts if name.startswith("ranking")] == [
+        *("ranking-pointing-game", "ranking-activation-precision", "ranking-topk-precision"),
+        *("ranking-deletion-area-mean", "ranking-insertion-area-mean", "ranking-gini"),
+    ]
+    text = render_report(only, charts, title="A report")
+    page = _Page(text)
+    assert "thin grey: all others" in page.text
+    assert "of the evidence alone" in page.text
+    assert charts["deletion"].alt.endswith("; and 22 other methods.")
+    assert render_report(only, draw_charts(only), title="A report") == text
+    assert "<i>" not in text
+
+
+def test_other_models_have_a_table_only_if_there_are_any(big_result: EvaluationResult, page: _Page) -> None:
+    found = _Page(_render(big_result)).text
+    assert "Other models" in found
+    assert "? not shown" in found
+    assert "✓ not inferior" in found.split("Other models")[1]
+    assert "Other models" not in page.text
+
+
+def test_few_methods_have_no_grey_lines(page: _Page) -> None:
+    assert "thin grey" not in page.text
+    assert "Bands: 95 % intervals over images." in page.text
+    assert "against the other methods" not in page.text
+
+
+def test_one_method_without_comparisons_columns_or_values(result: EvaluationResult) -> None:
+    alone = result.benchmark[result.benchmark["method"] == "evidence"]
+    assert "Per method" in _Page(_render(replace(result, benchmark=alone, curves=result.curves[:0]))).text
+    nothing = alone.assign(value=float("nan"), low=float("nan"), high=float("nan"))
+    found = replace(result, benchmark=nothing, curves=result.curves[:0])
+    assert not [name for name in draw_charts(found) if name.startswith("ranking")]
+    assert "No method has a value of: Deletion, mean; Sparseness." in _Page(_render(found)).text
+    assert "Per method" not in _Page(_render(replace(found, benchmark=pd.DataFrame()))).text
 
 
 def test_small_parts(result: EvaluationResult) -> None:

@@ -4,16 +4,15 @@ import pytest
 
 from softcam.reporting.wording import (
     DASH,
-    MEASURES,
     MINUS,
     estimate,
-    measure,
     method_title,
     number,
     percent,
     raise_powers,
     scientific,
     span,
+    split_name,
 )
 
 
@@ -61,13 +60,22 @@ def test_estimate() -> None:
     assert estimate({"value": 0.9, "low": 0.8, "high": 0.95}, 2) == f"0.90 (0.80{DASH}0.95)"
 
 
-def test_measure_takes_the_variant_and_direction_from_the_name() -> None:
-    assert measure("gini") == MEASURES["gini"]
-    assert measure("deletion_area_blur", "lower").title == "Deletion, blur"
-    assert measure("insertion_area_mean", "higher").direction == "higher"
-    assert measure("some_new_thing", "lower") == ("some new thing", "lower", "")
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("grad_cam", "Grad-CAM"),
+        ("grad_cam@blocks.2", "Grad-CAM at blocks.2"),
+        ("evidence:sparse", "SoftCAM evidence (sparse)"),
+        ("evidence_margin:my_own@8:b", "SoftCAM margin (my_own@8:b)"),
+        ("my_method", "my method"),
+        ("my_method@a:b", "my method@a:b"),
+    ],
+)
+def test_method_title(name: str, title: str) -> None:
+    assert method_title(name) == title
 
 
-def test_method_title() -> None:
-    assert method_title("grad_cam") == "Grad-CAM"
-    assert method_title("my_method") == "my method"
+def test_split_name_keeps_what_is_not_registered_whole() -> None:
+    assert split_name("layer_cam@layer4.1") == ("layer_cam", "layer4.1", "")
+    assert split_name("evidence:a@b") == ("evidence", "", "a@b")
+    assert split_name("other@a:b") == ("other@a:b", "", "")
