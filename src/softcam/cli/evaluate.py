@@ -80,7 +80,8 @@ def run(options: Any) -> int:
     page = write_report(result, options.out)
     show_json(result.metrics) if options.json else show_headline(result.metrics)
     say(f"report written to {page}")
-    return 1 if result.metrics["counts"]["failed"] else 0
+    counts = result.metrics["counts"]
+    return 1 if counts["failed"] or counts["failed_masks"] else 0
 
 
 def _choose_measures(asked: list[str] | None, every: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:

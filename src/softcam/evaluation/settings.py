@@ -116,6 +116,7 @@ class EvaluationSettings:
         for name in (
             "methods", "measures", "explained_labels", "windows", "points", "fills", "shares", "gallery_methods"
         ):  # fmt: skip
+            _require(not isinstance(getattr(self, name), str), name, "a list", getattr(self, name))
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("batch_size", "resamples"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))

@@ -22,9 +22,15 @@ from softcam.imaging import decode_image
 
 def test_benchmark_is_tidy_and_complete(result: EvaluationResult) -> None:
     table = result.benchmark
-    assert list(table.columns) == ["method", "metric", "direction", "value", "low", "high", "n", "undefined"]
+    assert list(table.columns) == [
+        "method", "metric", "direction", "value", "low", "high", "n", "undefined", "model", "layer",
+    ]  # fmt: skip
     assert not table.duplicated(["method", "metric"]).any()
-    assert len(table) == 4 * 10
+    assert len(table) == 4 * 12
+    assert dict(zip(table["method"], table["model"], strict=True)) == {
+        "evidence": "softcam", "evidence_margin": "softcam", "grad_cam": "black_box", "random": "black_box",
+    }  # fmt: skip
+    assert set(table["layer"]) == {""}
     assert (table["n"] + table["undefined"] == 6).all()
     defined = table[table["n"] > 1]
     assert (defined["low"] <= defined["value"]).all()
@@ -48,7 +54,7 @@ def test_differences_are_paired_against_evidence_and_corrected(result: Evaluatio
     records = result.metrics["comparisons"]
     assert {record["method"] for record in records} == {"evidence_margin", "grad_cam", "random"}
     assert {record["against"] for record in records} == {"evidence"}
-    assert len(records) == 3 * 10
+    assert len(records) == 3 * 12
     assert all(record["p_holm"] >= record["p"] for record in records if not np.isnan(record["p"]))
     values = result.benchmark.set_index(["method", "metric"])["value"]
     for record in records:
