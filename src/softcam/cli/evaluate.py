@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def run(options: Any) -> int:
     )
     manifest = read_manifest(options.data, classes=read_config(model).classes)
     twin = None if options.black_box is None else find_bundle(options.black_box)
-    others = {name: find_bundle(path) for name, path in map(_split_name, options.others)}
+    others = {name: find_bundle(path) for name, path in _read_names(options.others).items()}
     keep = options.out / "measured"
     with progress() as report:
         result = evaluate(
@@ -88,6 +89,15 @@ def _choose_measures(asked: list[str] | None, every: tuple[str, ...], usual: tup
     if asked is None:
         return usual
     return every if asked == ["all"] else tuple(asked)
+
+
+def _read_names(texts: Sequence[str]) -> dict[str, Path]:
+    names: dict[str, Path] = {}
+    for name, path in map(_split_name, texts):
+        if name in names:
+            raise ValueError(f"Expected --others to name each model once, but got {name!r} twice.")
+        names[name] = path
+    return names
 
 
 def _split_name(text: str) -> tuple[str, Path]:

@@ -59,5 +59,5 @@ def test_layers_are_those_of_the_model_that_is_explained() -> None:
     message = r"a module of the black_box model after @, but got 'grad_cam@stage\.2'\. Did you mean 'stage\.1'\?"
     with pytest.raises(ValueError, match=message):
         check_layers(wrong, networks)
-    with pytest.raises(ValueError, match="of the softcam model .*named_modules"):
+    with pytest.raises(ValueError, match=r"of the softcam model .*named_modules"):
         check_layers(list_entries(("grad_cam@xyz",), has_black_box=False), networks)

@@ -236,7 +236,7 @@ def test_noise_changes_a_map_by_as_much_as_it_follows_the_image() -> None:
 
 
 def test_maps_that_do_not_know_the_model_survive_its_randomization() -> None:
-    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     model = Corners()
     before = [parameter.clone() for parameter in model.parameters()]
 
@@ -245,7 +245,7 @@ def test_maps_that_do_not_know_the_model_survive_its_randomization() -> None:
         return model.weight.detach().reshape(1, 2, 2).expand(len(given), 2, 2)
 
     blind = measure("randomization", make_case(images=IMAGES, explain=lambda *_: MAPS, model=model))
-    assert {name: values.tolist() for name, values in blind.items()} == dict.fromkeys(blind, [1.0, 1.0])
+    assert {name: values.tolist() for name, values in blind.items()} == {key: [1.0, 1.0] for key in blind}
     # The top layer is not what this map is of, the one below is.
     known = measure("randomization", make_case(images=IMAGES, explain=by_weight, model=model))
     assert known["randomization_top"].tolist() == [1.0, 1.0]

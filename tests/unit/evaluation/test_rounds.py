@@ -156,6 +156,7 @@ def openvino() -> None:
     pytest.importorskip("openvino")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("openvino")
 def test_another_engine_gives_the_same_numbers(compare: Any) -> None:
     measures = tuple(name for name in MEASURES if name not in ("localization", "randomization", "max_sensitivity"))
