@@ -235,6 +235,17 @@ def test_noise_changes_a_map_by_as_much_as_it_follows_the_image() -> None:
     assert ((moving > 0) & (moving <= 0.02)).all()
 
 
+def test_there_is_a_noisy_copy_for_every_four_samples() -> None:
+    for samples, copies in ((2, 1), (8, 2), (15, 3)):
+        asked: list[int] = []
+        case = make_case(
+            explain=lambda images, target, asked=asked: asked.append(len(images)) or pool(images, target),
+            settings=replace(SETTINGS, samples=samples),
+        )
+        measure("max_sensitivity", case)
+        assert asked == [2] * (1 + copies)
+
+
 def test_maps_that_do_not_know_the_model_survive_its_randomization() -> None:
     torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     model = Corners()
