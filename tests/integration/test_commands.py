@@ -89,7 +89,7 @@ def test_evaluate_writes_metrics_benchmark_and_report(runs: Path, manifest: Path
     metrics = json.loads((out / "metrics.json").read_text())
     assert set(metrics["classification"]["auroc"]) == {"value", "low", "high", "n"}
     assert metrics["noninferiority"]["margin"] == 0.02
-    columns = ["method", "metric", "direction", "value", "low", "high", "n", "undefined"]
+    columns = ["method", "metric", "direction", "value", "low", "high", "n", "undefined", "model", "layer"]
     assert list(pd.read_csv(out / "benchmark.csv").columns) == columns
     page = (out / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")

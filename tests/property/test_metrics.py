@@ -13,22 +13,28 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from softcam.metrics import (
+    Regions,
     activation_precision,
     activation_sensitivity,
     area_under_curve,
     auroc,
+    average_drop,
     average_precision,
     bootstrap_interval,
     choose_threshold,
     classification_report,
     components,
+    confidence_increase,
     deletion_curve,
     delong,
     entropy,
     gini,
+    highlight,
     holm,
+    infidelity,
     insertion_curve,
     iou,
+    irof,
     localization_precision,
     near_zero_share,
     negative_share,
@@ -38,6 +44,9 @@ from softcam.metrics import (
     pointing_game,
     positive_share,
     rank_accuracy,
+    relative_drop,
+    road,
+    sensitivity_n,
     topk_precision,
 )
 
@@ -229,3 +238,77 @@ def test_deletion_mirrors_insertion_of_the_reversed_map(height: int, width: int,
     inserted = insertion_curve(predict, images, -maps, target, patch=patch, steps=total)
     torch.testing.assert_close(deleted, inserted.flip(1))
     assert within(area_under_curve(deleted), float(deleted.min()), float(deleted.max()))
+
+
+@FEW
+@given(MAPS, st.data())
+def test_localization_is_undefined_only_where_nothing_can_be_judged(array: np.ndarray, data: st.DataObject) -> None:
+    maps = torch.from_numpy(array)
+    masks = torch.from_numpy(data.draw(arrays.arrays(np.bool_, array.shape)))
+    flat, truth = maps.flatten(1), masks.flatten(1)
+    empty, full = ~truth.any(1), truth.all(1)
+    positive, constant = (flat > 0).any(1), flat.amax(1) == flat.amin(1)
+    expected = {
+        activation_precision: empty | ~positive,
+        activation_sensitivity: empty | ~positive,
+        rank_accuracy: empty | ~positive,
+        pointing_game: empty | constant,
+        pixel_auroc: empty | full,
+        pixel_average_precision: empty,
+    }
+    for metric, undefined in expected.items():
+        assert torch.equal(metric(maps, masks).isnan(), undefined), metric.__name__
+    assert torch.equal(topk_precision(maps, masks, k=2, patch=1).isnan().all(1), empty | ~positive)
+    assert torch.equal(localization_precision(maps, masks, patch=1).isnan(), empty | ~positive)
+    assert torch.equal(iou(maps, masks, threshold=0).isnan(), empty)
+
+
+@FEW
+@given(MAPS, st.integers(0, 1000))
+def test_faithfulness_ranges(array: np.ndarray, seed: int) -> None:
+    maps, rng = torch.from_numpy(array), np.random.default_rng(seed)
+    images = torch.from_numpy(rng.normal(size=(2, 1, *array.shape[1:])))
+    target, before = torch.tensor([0, 1]), predict(images)[[0, 1], [0, 1]]
+    after = predict(highlight(images, maps))[[0, 1], [0, 1]]
+    drop, risen = average_drop(before, after), confidence_increase(before, after)
+    assert within(drop, 0, 1)
+    assert set(risen.tolist()) <= {0.0, 1.0}
+    assert not (drop.isnan() | risen.isnan()).any()
+    assert (drop * risen == 0).all()
+    assert (relative_drop(before, after) >= 0).all()
+    areas = irof(predict, images, maps, target, segments=2)
+    assert within(areas, -math.inf, 1)
+    assert not areas.isnan().any()
+    found = road(predict, images, maps, target, shares=(0.3,), seed=seed)
+    assert within(found.morf, 0, 1)
+    assert within(found.lerf, 0, 1)
+    torch.testing.assert_close(found.combined, (found.lerf - found.morf) / 2)
+
+
+@FEW
+@given(MAPS, st.floats(0.1, 10), st.integers(0, 1000))
+def test_no_map_forecasts_worse_than_nothing_and_its_unit_does_not_matter(
+    array: np.ndarray, scale: float, seed: int
+) -> None:
+    maps, rng = torch.from_numpy(array), np.random.default_rng(seed)
+    images = torch.from_numpy(rng.normal(size=(2, 1, *array.shape[1:])))
+    target, regions = torch.tensor([0, 1]), Regions(1, samples=5, seed=seed)
+    error, same, nothing = (
+        infidelity(predict, images, tried, target, regions=regions) for tried in (maps, scale * maps, 0 * maps)
+    )
+    assert (error <= nothing + 1e-12).all()
+    torch.testing.assert_close(error, same)
+    correlation = sensitivity_n(predict, images, maps, target, sizes=[1], regions=regions)
+    assert within(correlation, -1, 1)
+    assert correlation[(maps.flatten(1).amax(1) == maps.flatten(1).amin(1))].isnan().all()
+
+
+@FEW
+@given(VALUES, st.integers(1, 4))
+def test_one_group_leaves_the_interval_undefined(values: np.ndarray, count: int) -> None:
+    groups = np.arange(len(values)) % count
+    interval = bootstrap_interval(values, groups=groups, resamples=20)
+    known = len(set(groups[~np.isnan(values)].tolist()))
+    assert math.isnan(interval.low) == math.isnan(interval.high) == (known < 2)
+    paired = paired_bootstrap(values, np.zeros(len(values)), groups=groups, resamples=20)
+    assert math.isnan(paired.p_value) == math.isnan(paired.low) == (known < 2)

@@ -275,6 +275,9 @@ def _run(
     library = load_library("pytorch_grad_cam", package="grad-cam")
     targets_module = load_library("pytorch_grad_cam.utils.model_targets", package="grad-cam")
     layer = get_layer(model, images, at)
+    if at is not None:
+        # Refuses a layer without features of a grid, which the library would fail on.
+        read_features(model, images[:1], layer)
     # Cloned because a later in-place ReLU would overwrite the features that the library keeps by reference.
     cam = getattr(library, name)(model, [layer], reshape_transform=torch.clone)
     try:

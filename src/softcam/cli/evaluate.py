@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def run(options: Any) -> int:
     )
     manifest = read_manifest(options.data, classes=read_config(model).classes)
     twin = None if options.black_box is None else find_bundle(options.black_box)
-    others = {name: find_bundle(path) for name, path in map(_split_name, options.others)}
+    others = {name: find_bundle(path) for name, path in _read_names(options.others).items()}
     keep = options.out / "measured"
     with progress() as report:
         result = evaluate(
@@ -80,13 +81,23 @@ def run(options: Any) -> int:
     page = write_report(result, options.out)
     show_json(result.metrics) if options.json else show_headline(result.metrics)
     say(f"report written to {page}")
-    return 1 if result.metrics["counts"]["failed"] else 0
+    counts = result.metrics["counts"]
+    return 1 if counts["failed"] or counts["failed_masks"] else 0
 
 
 def _choose_measures(asked: list[str] | None, every: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:
     if asked is None:
         return usual
     return every if asked == ["all"] else tuple(asked)
+
+
+def _read_names(texts: Sequence[str]) -> dict[str, Path]:
+    names: dict[str, Path] = {}
+    for name, path in map(_split_name, texts):
+        if name in names:
+            raise ValueError(f"Expected --others to name each model once, but got {name!r} twice.")
+        names[name] = path
+    return names
 
 
 def _split_name(text: str) -> tuple[str, Path]:

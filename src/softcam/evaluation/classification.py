@@ -29,7 +29,7 @@ def classify(predictions: Predictions, models: Contestants, settings: Evaluation
 
     Thresholds are those that the bundles bring from validation data; the test set chooses nothing. ROC and
     precision-recall curves are of the second class of two; with more classes all one-vs-rest decisions are pooled.
-    The non-inferiority test is DeLong's and needs two classes and a black box.
+    The non-inferiority test is DeLong's and needs a black box, two classes, and images of two patients of each.
 
     Args:
         predictions: Of all images.
@@ -113,7 +113,7 @@ def _compare(predictions: Predictions, settings: EvaluationSettings) -> dict[str
         return None
     new, old = predictions.probabilities[:, 1], predictions.black_box[:, 1]
     result = noninferiority(predictions.targets, new, old, margin=settings.margin, groups=predictions.patients)
-    return {"metric": "auroc", **result._asdict()}
+    return {"metric": "auroc", **result._asdict()} if np.isfinite(result.low) else None
 
 
 def _pool(probabilities: Floats, targets: Indices) -> tuple[Floats, Indices]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from softcam.data.manifest import Manifest
 from softcam.errors import RunError
 from softcam.evaluation.classification import summarize
-from softcam.evaluation.entries import list_entries
+from softcam.evaluation.entries import Entry, check_layers, list_entries
 from softcam.evaluation.images import Failure, read_batches
 from softcam.evaluation.kept import Kept
 from softcam.evaluation.measures import list_metrics
@@ -57,6 +57,26 @@ class Comparison:
     failures: tuple[Failure, ...] = ()
 
 
+def plan_entries(models: Contestants, settings: EvaluationSettings) -> tuple[Entry, ...]:
+    """Return what is compared, once it is sure that the settings fit the models.
+
+    Args:
+        models: The models.
+        settings: Methods, labels, patches and points.
+
+    Raises:
+        RunError: If the settings name a label that is no class, or more patches than an image has.
+        ValueError: If a method names a layer that its model does not have.
+    """
+    unknown = [label for label in settings.explained_labels if label not in models.classes]
+    if unknown:
+        raise RunError(f"Expected `explained_labels` among {', '.join(models.classes)}, but got {unknown[0]!r}.")
+    _check_patches(models, settings)
+    entries = list_entries(settings.methods, has_black_box=models.black_box is not None, others=models.others)
+    check_layers(entries, models.networks)
+    return entries
+
+
 def compare_methods(
     models: Contestants,
     manifest: Manifest,
@@ -83,9 +103,10 @@ def compare_methods(
 
     Raises:
         ExportError: If a model cannot be compiled for the engine.
-        RunError: If the settings name a label that is no class.
+        RunError: If the settings do not fit the models; see `plan_entries`.
+        ValueError: Likewise.
     """
-    kept = kept or Kept()
+    kept, entries = kept or Kept(), plan_entries(models, settings)
     among = _of_labels(predictions, models.classes, settings.explained_labels)
     chosen = among[draw_stratified(predictions.targets[among], settings.explained, seed=settings.seed)]
     slow = chosen[draw_stratified(predictions.targets[chosen], settings.explained_slowly, seed=settings.seed)]
@@ -95,7 +116,6 @@ def compare_methods(
     # Methods of cost "many" explain a part of the images.
     wanted = {"many": np.isin(chosen, slow)}
     everything = np.ones(len(chosen), dtype=np.bool_)
-    entries = list_entries(settings.methods, has_black_box=models.black_box is not None, others=models.others)
     table = [Scores(entry, wanted.get(entry.method.cost, everything), metrics, settings) for entry in entries]
     engines = Engines(models.networks, settings.engine)
     done, steps = 0, -(-len(rows) // settings.batch_size) * len(table)
@@ -110,11 +130,10 @@ def compare_methods(
             if progress is not None:
                 progress("explain", done, steps)
     groups = None if predictions.patients is None else predictions.patients[chosen]
-    side = models.preprocessing.size
     return Comparison(
         benchmark=_tabulate(table, metrics, groups, settings),
         values=_list_values(table, [manifest.cell(row, "image") for row in rows], groups),
-        curves=_tabulate_curves(table, groups, settings, total=count_patches((side, side), settings.patch_side(side))),
+        curves=_tabulate_curves(table, groups, settings, total=_count_patches(models, settings)),
         differences=_difference_from_reference(table, metrics, groups, settings),
         seconds={scores.entry.name: scores.seconds / scores.explained for scores in table if scores.explained},
         undefined={scores.entry.name: scores.reason for scores in table if scores.reason},
@@ -126,11 +145,27 @@ def compare_methods(
 
 def _of_labels(predictions: Predictions, classes: Sequence[str], labels: Sequence[str]) -> Indices:
     """Return the positions of images with one of the labels; of all images if none are named."""
-    unknown = [label for label in labels if label not in classes]
-    if unknown:
-        raise RunError(f"Expected `explained_labels` among {', '.join(classes)}, but got {unknown[0]!r}.")
     chosen = [classes.index(label) for label in labels] if labels else range(len(classes))
     return np.flatnonzero(np.isin(predictions.targets, list(chosen))).astype(np.int64)
+
+
+def _count_patches(models: Contestants, settings: EvaluationSettings) -> int:
+    side = models.preprocessing.size
+    return count_patches((side, side), settings.patch_side(side))
+
+
+def _check_patches(models: Contestants, settings: EvaluationSettings) -> None:
+    most, side = _count_patches(models, settings), models.preprocessing.size
+    if "curves" in settings.measures and settings.points[-1] > most:
+        raise RunError(
+            f"Expected `points` to be at most the {most} patches of an image, but got {settings.points[-1]}. "
+            "Take a smaller `patch` or fewer points."
+        )
+    if "infidelity" in settings.measures and 2 * settings.patch_side(side) > side:
+        raise RunError(
+            f"Expected `patch` to be at most half of the input's {side} px for infidelity, but got "
+            f"{settings.patch_side(side)}. Take a smaller `patch`."
+        )
 
 
 def _list_values(table: Sequence[Scores], images: Sequence[str], groups: NDArray[np.object_] | None) -> pd.DataFrame:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import nn
 
 from softcam.attribution import Method, get_method
 
@@ -72,3 +75,21 @@ def list_entries(methods: Iterable[str], *, has_black_box: bool, others: Iterabl
         if method.needs_softcam:
             entries += [Entry(f"{text}:{name}", method, name, layer) for name in names]
     return tuple(entries)
+
+
+def check_layers(entries: Iterable[Entry], networks: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError if an entry looks at a layer that its model does not have; the message names the closest.
+
+    Args:
+        entries: What is compared.
+        networks: The models by name.
+    """
+    for entry in entries:
+        modules = dict(networks[entry.model].named_modules())
+        if entry.layer is not None and entry.layer not in modules:
+            close = get_close_matches(entry.layer, modules, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "model.named_modules() lists them."
+            raise ValueError(
+                f"Expected `methods` to name a module of the {entry.model} model after @, but got {entry.name!r}. "
+                + hint
+            )

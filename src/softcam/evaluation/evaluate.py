@@ -11,7 +11,7 @@ from typing import Any
 
 from softcam.data.manifest import Manifest
 from softcam.evaluation.classification import check_consistency, classify
-from softcam.evaluation.comparison import Comparison, compare_methods
+from softcam.evaluation.comparison import Comparison, compare_methods, plan_entries
 from softcam.evaluation.gallery import collect_cases
 from softcam.evaluation.kept import Kept
 from softcam.evaluation.locality import describe_locality
@@ -46,18 +46,22 @@ def evaluate(
             compared as `evidence:<name>`.
         settings: Default: `EvaluationSettings()`.
         keep: Folder in which what is measured of each method and batch is kept: the same call then goes on where an
-            earlier one was ended, and a call with further methods measures these alone. None keeps nothing.
+            earlier one was ended, and a call with further methods, measures or models measures these alone. None keeps
+            nothing.
         progress: Called as `progress(stage, done, total)` with the stages "predict", "explain" and "gallery".
 
     Raises:
         BundleError: If a bundle cannot be read.
         ManifestError: If the manifest has no such split.
-        RunError: If models and data do not belong together, no image could be read, or a result is NaN.
+        RunError: If models and data do not belong together, no image could be read, or a result is NaN, or
+            if the settings do not fit the models.
+        ValueError: If a method names a layer that its model does not have.
         IdentityError: If the maps of any image do not average to its logits.
     """
     settings = settings or EvaluationSettings()
     part = manifest if settings.split is None else manifest.subset(settings.split)
     models = load_contestants(model_path, black_box_path, part, device=settings.device, others=others)
+    plan_entries(models, settings)
     seconds: dict[str, float] = {}
     with _timed(seconds, "predict"):
         predictions = predict_images(
@@ -90,7 +94,6 @@ def _open_kept(keep: str | Path | None, models: Contestants, settings: Evaluatio
     names = ("points", "fills", "insertion_fills", "shares", "samples", "seed", "engine")
     return Kept(
         keep,
-        models=models.fingerprints,
         settings=[settings.patch_side(models.preprocessing.size), {name: numbers[name] for name in names}],
         versions=list_versions(),
         device=models.device.type,
@@ -128,6 +131,7 @@ def _describe(
         "counts": {
             "test": len(predictions),
             "failed": len(predictions.failures),
+            "failed_masks": len(comparison.failures),
             "faithfulness": len(comparison.images),
             "faithfulness_slow": len(comparison.slow_images),
         },

@@ -55,8 +55,8 @@ class EvaluationResult:
     Args:
         metrics: What `metrics.json` holds: `classification`, `black_box`, `noninferiority`, `identity`,
             `calibration`, `confusion`, `roc`, `pr`, `consistency`, `locality`, `comparisons`, `thresholds`, `classes`,
-            `counts`, `others` (further SoftCAM models by name: `classification`, `noninferiority`, `consistency`,
-            `max_relative_error`).
+            `counts` (`failed_masks`: of the explained images alone), `others` (further SoftCAM models by name:
+            `classification`, `noninferiority`, `consistency`, `max_relative_error`).
         benchmark: One row per method and metric:
             `method, metric, direction, value, low, high, n, undefined, model, layer`.
         curves: One row per method, curve, fill and point:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softcam.attribution import attribute
-from softcam.errors import MissingExtraError, UnsupportedModelError
+from softcam.errors import MissingExtraError, RunError, UnsupportedModelError
 from softcam.evaluation.entries import Entry
 from softcam.evaluation.images import ImageBatch
 from softcam.evaluation.kept import Kept, Values, digest_tensors
@@ -133,7 +133,7 @@ class Round:
 
     def _explain(self, scores: Scores, places: Indices, wanted: Tensor, kept: Kept) -> None:
         maps = _Maps(self, scores.entry, wanted)
-        inputs = partial(self.digest, wanted)
+        inputs = partial(self.digest, wanted, scores.entry)
         made = kept.get(f"{scores.entry.name} maps", inputs, maps.describe)
         usable = wanted.clone()
         usable[wanted] = made["finite"].bool()
@@ -147,14 +147,28 @@ class Round:
                 scores.add(measured, places[usable.numpy()])
 
     def measure(self, name: str, maps: _Maps, usable: Tensor) -> Values:
-        """Return the values of one measure for the usable images."""
+        """Return the values of one measure for the usable images; NaN where a changed image's map is not finite."""
         patch = self.settings.patch_side(self.models.preprocessing.size)
         subject = self.subject_of(maps.entry).take(usable)
-        return MEASURES[name].run(Case(subject, maps.of(usable), maps.explain, patch, self.settings))
+        try:
+            return MEASURES[name].run(Case(subject, maps.of(usable), maps.explain, patch, self.settings))
+        except RunError:
+            return self._measure_apart(name, maps, usable)
 
-    def digest(self, wanted: Tensor) -> str:
-        """Return a digest of the batch and of which of its images are wanted."""
-        return f"{self.content} {wanted.tolist()}"
+    def _measure_apart(self, name: str, maps: _Maps, usable: Tensor) -> Values:
+        places = usable.nonzero()[:, 0].tolist()
+        if len(places) == 1:
+            return {
+                metric: torch.full((1,), torch.nan, dtype=torch.float64)
+                for metric in MEASURES[name].metrics(self.settings)
+            }
+        one = torch.eye(len(usable), dtype=torch.bool)
+        parts = [self.measure(name, maps, one[place]) for place in places]
+        return {metric: torch.cat([part[metric].cpu() for part in parts]) for metric in parts[0]}
+
+    def digest(self, wanted: Tensor, entry: Entry) -> str:
+        """Return a digest of the batch, of which of its images are wanted and of the model that an entry explains."""
+        return f"{self.models.fingerprints[entry.model]} {self.content} {wanted.tolist()}"
 
     @cached_property
     def content(self) -> str:

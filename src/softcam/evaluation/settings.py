@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from softcam.attribution import get_method
@@ -116,9 +116,11 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         # YAML and JSON know lists only.
-        for name, value in vars(self).items():
-            if isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
+        for field in fields(self):
+            if field.type.startswith("tuple"):
+                value = getattr(self, field.name)
+                _require(not isinstance(value, str), field.name, "a list", value)
+                object.__setattr__(self, field.name, tuple(value))
         for name in ("batch_size", "resamples"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("explained", "explained_slowly", "located", "right", "wrong", "seed"):

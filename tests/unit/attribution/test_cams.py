@@ -237,3 +237,10 @@ def test_eigen_cam_does_not_depend_on_the_sign_of_the_features() -> None:
     model.features.weight.data *= -1
     model.features.bias.data *= -1  # type: ignore[union-attr]
     torch.testing.assert_close(eigen_cam(model, images(), target), found)
+
+
+def test_a_layer_without_a_grid_is_refused() -> None:
+    with pytest.raises(
+        UnsupportedModelError, match=r"features \(N, D, h, w\), but got \(1, 3\)\. Name another `layer`"
+    ):
+        grad_cam(Net(), images(), torch.tensor([0, 1]), layer="fc")

@@ -32,6 +32,7 @@ class World:
     manifest: Manifest
     softcam: Path
     black_box: Path
+    sparse: Path
     folder: Path
     classes: tuple[str, ...] = CLASSES
 
@@ -60,7 +61,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     with torch.no_grad():
         model.head.classifier.weight.add_(0.2 * torch.randn_like(model.head.classifier.weight))
     save(model, folder / "softcam", classes=CLASSES, preprocessing=record, thresholds={"defect": 0.4})
-    return World(manifest, folder / "softcam", folder / "black_box", folder)
+    with torch.no_grad():
+        model.head.classifier.weight.mul_(-0.5)
+    save(model, folder / "sparse", classes=CLASSES, preprocessing=record, thresholds={"defect": 0.3})
+    return World(manifest, folder / "softcam", folder / "black_box", folder / "sparse", folder)
 
 
 @pytest.fixture(scope="session")

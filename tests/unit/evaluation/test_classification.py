@@ -50,6 +50,24 @@ def test_both_models_by_hand() -> None:
     assert sum(entry["count"] for entry in found["calibration"]["softcam"]) == 6
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_single_class_leaves_what_needs_two_undefined(label: int) -> None:
+    found = classify(predictions(targets=np.full(6, label)), models(), SETTINGS)
+    right = int((POSITIVE < 0.5).sum()) if label == 0 else int((POSITIVE >= 0.5).sum())
+    assert found["classification"]["accuracy"]["value"] == pytest.approx(right / 6)
+    assert np.isnan(found["classification"]["auroc"]["value"])
+    assert found["noninferiority"] is None
+    assert sum(map(sum, found["confusion"]["softcam"])) == 6
+
+
+def test_one_patient_leaves_all_intervals_undefined() -> None:
+    found = classify(predictions(patients=np.array(["p"] * 6, dtype=object)), models(), SETTINGS)
+    for report in (found["classification"], found["black_box"]):
+        assert all(np.isnan(entry["low"]) and np.isnan(entry["high"]) for entry in report.values())
+    assert found["classification"]["auroc"]["value"] == pytest.approx(8 / 9)
+    assert found["noninferiority"] is None
+
+
 def test_threshold_moves_decisions_and_not_ranking() -> None:
     found = classify(predictions(), models(softcam=0.3), SETTINGS)
     assert found["confusion"]["softcam"] == [[2, 1], [0, 3]]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from softcam.attribution import METHODS
-from softcam.bundle import load, load_black_box, save
+from softcam.bundle import load, load_black_box, read_config, save
 from softcam.data import read_manifest
-from softcam.errors import RunError
+from softcam.errors import RunError, SoftCAMError
 from softcam.evaluation.models import load_contestants
 from softcam.imaging import Preprocessing
 
@@ -52,6 +52,53 @@ def test_a_twin_with_other_preprocessing_is_refused(world: Any) -> None:
     path = save(load_black_box(world.black_box), world.folder / "other", classes=world.classes, preprocessing=other)
     with pytest.raises(RunError, match="share the model's preprocessing"):
         load_contestants(world.softcam, path, world.manifest, device="cpu")
+
+
+def test_others_come_by_name_and_may_take_the_place(world: Any) -> None:
+    models = load_contestants(
+        world.softcam, world.black_box, world.manifest, device="cpu", others={"sparse": world.sparse}
+    )
+    assert list(models.networks) == ["softcam", "black_box", "sparse"]
+    configs = (world.softcam, world.black_box, world.sparse)
+    assert models.fingerprints == {
+        name: read_config(path).fingerprint for name, path in zip(models.networks, configs, strict=True)
+    }
+    assert len(set(models.fingerprints.values())) == 3
+    other = models.instead("sparse")
+    assert other.softcam is models.networks["sparse"] is not models.softcam
+    assert not other.softcam.training
+    assert other.black_box is None
+    assert other.others == {}
+    assert other.thresholds == {"softcam": 0.3}
+    alone = load_contestants(world.softcam, None, world.manifest, device="cpu")
+    assert list(alone.networks) == list(alone.fingerprints) == ["softcam"]
+
+
+@pytest.mark.parametrize("name", ["softcam", "black_box", "", "a:b", "a b", "a@b", "a/b"])
+def test_names_that_others_cannot_have(world: Any, name: str) -> None:
+    with pytest.raises(RunError, match=f"not to be softcam or black_box, but got {name!r}"):
+        load_contestants(world.softcam, None, world.manifest, device="cpu", others={name: world.sparse})
+
+
+def test_names_that_others_can_have(world: Any) -> None:
+    models = load_contestants(
+        world.softcam, None, world.manifest, device="cpu", others={"L1-sparse_2": world.sparse, "same": world.softcam}
+    )
+    assert list(models.others) == ["L1-sparse_2", "same"]
+
+
+@pytest.mark.parametrize("different", ["preprocessing", "classes"])
+def test_another_model_of_another_task_is_refused_by_name(world: Any, different: str) -> None:
+    given = {"preprocessing": Preprocessing(size=64).to_dict(), "classes": world.classes}
+    given[different] = Preprocessing(size=32).to_dict() if different == "preprocessing" else ("defect", "intact")
+    path = save(load(world.sparse), world.folder / f"other_{different}", **given)
+    with pytest.raises(RunError, match=f"Expected sparse to share the model's {different}"):
+        load_contestants(world.softcam, None, world.manifest, device="cpu", others={"sparse": path})
+
+
+def test_a_black_box_is_no_other_model(world: Any) -> None:
+    with pytest.raises(SoftCAMError, match=r"black.box"):
+        load_contestants(world.softcam, None, world.manifest, device="cpu", others={"twin": world.black_box})
 
 
 def test_a_single_class_is_refused(world: Any) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from softcam.attribution import METHODS, list_methods
@@ -32,6 +34,19 @@ def test_windows_scale_with_the_input() -> None:
 
 def test_lists_become_tuples() -> None:
     assert EvaluationSettings(points=[0, 3], fills=["blur"]).points == (0, 3)  # type: ignore[arg-type]
+    given: dict[str, Any] = {
+        "methods": ["random"], "measures": ["drop"], "explained_labels": ["sick"], "windows": [0.5],
+        "points": [0, 1], "fills": ["blur"], "shares": [0.1], "gallery_methods": ["random"],
+    }  # fmt: skip
+    settings = EvaluationSettings(**given)
+    assert {name: getattr(settings, name) for name in given} == {name: tuple(v) for name, v in given.items()}
+
+
+def test_edges_of_the_ranges() -> None:
+    settings = EvaluationSettings(samples=2, shares=(0.01, 0.99), methods=(), measures=(), fills=(), explained=0)
+    assert settings.samples == 2
+    assert EvaluationSettings(methods=("grad_cam@layer4", "grad_cam")).methods[0] == "grad_cam@layer4"
+    assert EvaluationSettings(engine="openvino").engine == "openvino"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +71,18 @@ def test_lists_become_tuples() -> None:
         ({"points": (0, 2, 2)}, "`points` to be increasing numbers from 0"),
         ({"fills": ("grey",)}, "`fills` to be among .*blur.*, but got 'grey'"),
         ({"methods": ("gradcam",)}, "Did you mean 'grad_cam'"),
+        ({"methods": ("grad_cam@",)}, "a module's name after @, but got 'grad_cam@'"),
+        ({"methods": ("random@stage",)}, "no layer for 'random', which looks at none"),
+        ({"methods": "evidence"}, "`methods` to be a list, but got 'evidence'"),
+        ({"measures": "curves"}, "`measures` to be a list, but got 'curves'"),
+        ({"measures": ("curve",)}, "`measures` to be among localization, curves, .*, but got 'curve'"),
+        ({"shares": ()}, r"`shares` to be increasing shares in \(0, 1\), at least one, but got \(\)"),
+        ({"shares": (0.5, 0.3)}, "`shares` to be increasing"),
+        ({"shares": (0.5, 0.5)}, "`shares` to be increasing"),
+        ({"shares": (0.0, 0.5)}, "`shares` to be increasing"),
+        ({"shares": (0.5, 1.0)}, "`shares` to be increasing"),
+        ({"samples": 1}, "`samples` to be at least 2, but got 1"),
+        ({"engine": "onnx"}, "`engine` to be among torch, openvino, but got 'onnx'"),
         ({"gallery_methods": ("gradcam",)}, "Did you mean 'grad_cam'"),
     ],
 )
