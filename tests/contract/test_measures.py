@@ -16,7 +16,13 @@ from softcam.evaluation.subjects import choose_subject
 from softcam.nn import SoftCAM, convert
 
 SETTINGS = EvaluationSettings(
-    points=(0, 2, 5), fills=("mean",), shares=(0.2,), samples=4, patch=8, measures=tuple(MEASURES)
+    points=(0, 2, 5),
+    fills=("mean",),
+    insertion_fills=("mean",),
+    shares=(0.2,),
+    samples=4,
+    patch=8,
+    measures=tuple(MEASURES),
 )
 METHODS = ("evidence", "grad_cam", "guided_backprop", "random")
 

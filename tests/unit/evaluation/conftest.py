@@ -41,6 +41,7 @@ class World:
         few = {"batch_size": 5, "resamples": 200, "explained": 6, "explained_slowly": 2, "right": 2, "wrong": 2}
         quick = {
             "points": (0, 4, 8),
+            "fills": ("mean", "blur"),
             "located": 4,
             "windows": (0.25, 0.5),
             "methods": ("evidence", "evidence_margin", "grad_cam", "random"),

@@ -89,7 +89,13 @@ def finish(world: Any, tmp_path: Path) -> Any:
     """Evaluate, write everything, and return the result, the numbers as they are on disk, and the page."""
 
     def run(manifest: Manifest, **changes: Any) -> tuple[EvaluationResult, dict[str, Any], str]:
-        few = {"methods": ("evidence", "grad_cam"), "fills": ("mean",), "right": 1, "wrong": 1}
+        few = {
+            "methods": ("evidence", "grad_cam"),
+            "fills": ("mean",),
+            "insertion_fills": ("mean",),
+            "right": 1,
+            "wrong": 1,
+        }
         settings = world.settings(split=None, **{**few, **changes})
         found = evaluate(world.softcam, manifest, black_box_path=world.black_box, settings=settings)
         write_evaluation(found, tmp_path)
@@ -142,7 +148,7 @@ def test_a_test_set_of_one_image(world: Any, finish: Any) -> None:
         ({"explained": 999, "explained_slowly": 999, "located": 999, "right": 99, "wrong": 99}, 15, 2 * 9),
         ({"methods": (), "gallery_methods": ()}, 6, 0),
         ({"measures": ()}, 6, 0),
-        ({"fills": ()}, 6, 2 * 6),
+        ({"fills": (), "insertion_fills": ()}, 6, 2 * 6),
         ({"located": 0, "right": 0, "wrong": 0}, 6, 2 * 9),
     ],
     ids=["explained=0", "more than there are", "no methods", "no measures", "no fills", "neither located nor shown"],

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from softcam.evaluation import settings as settings_module
 from softcam.evaluation.localization import LOCALIZATION
-from softcam.evaluation.measures import MEASURES, Case, Values, follow_curves, list_metrics
+from softcam.evaluation.measures import MEASURES, Case, Values, follow_curve, list_metrics
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subjects import choose_subject
 
-SETTINGS = EvaluationSettings(points=(0, 1, 2, 4), fills=("mean",), measures=settings_module.MEASURES, samples=8)
+SETTINGS = EvaluationSettings(
+    points=(0, 1, 2, 4), fills=("mean",), insertion_fills=("mean",), measures=settings_module.MEASURES, samples=8
+)
 
 
 class Corners(nn.Module):
@@ -69,7 +71,7 @@ def test_the_settings_name_the_registry_in_its_order() -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_gives_what_it_lists(name: str) -> None:
-    case = make_case(settings=replace(SETTINGS, fills=("mean", "blur")))
+    case = make_case(settings=replace(SETTINGS, fills=("mean", "blur"), insertion_fills=("mean", "blur")))
     truth = torch.zeros(2, 4, 4, dtype=torch.bool)
     truth[:, :2, :2] = True
     found = measure(name, replace(case, subject=replace(case.subject, truth=truth)))
@@ -81,7 +83,7 @@ def test_every_measure_gives_what_it_lists(name: str) -> None:
 
 
 def test_metrics_are_those_of_the_chosen_measures() -> None:
-    few = EvaluationSettings(measures=("complexity", "curves"), fills=("blur",))
+    few = EvaluationSettings(measures=("complexity", "curves"), fills=("blur",), insertion_fills=("blur",))
     assert list_metrics(few) == {
         "deletion_area_blur": "lower",
         "insertion_area_blur": "higher",
@@ -104,7 +106,7 @@ def test_metrics_are_those_of_the_chosen_measures() -> None:
 
 
 def test_curves_by_hand() -> None:
-    removed, shown = follow_curves(make_case(), "mean")
+    removed, shown = (follow_curve(make_case(), kind, "mean") for kind in ("deletion", "insertion"))
     close(removed, torch.tensor([[5.0, 3.0, 2.0, 0.0], [5.0, 4.0, 3.0, 0.0]]).sigmoid())
     close(shown, torch.tensor([[0.0, 2.0, 3.0, 5.0], [0.0, 1.0, 2.0, 5.0]]).sigmoid())
 
@@ -120,13 +122,15 @@ def test_areas_and_drops_by_hand() -> None:
 
 
 def test_fills_differ() -> None:
-    values = measure("curves", make_case(settings=replace(SETTINGS, fills=("mean", "blur"))))
+    values = measure(
+        "curves", make_case(settings=replace(SETTINGS, fills=("mean", "blur"), insertion_fills=("mean", "blur")))
+    )
     assert not torch.equal(values["deletion/mean"], values["deletion/blur"])
 
 
 def test_more_points_than_patches() -> None:
     with pytest.raises(ValueError, match="at most the 4 patches of side 2, but got 5"):
-        follow_curves(make_case(settings=replace(SETTINGS, points=(0, 5))), "mean")
+        follow_curve(make_case(settings=replace(SETTINGS, points=(0, 5))), "deletion", "mean")
 
 
 def test_drop_by_hand() -> None:
