@@ -4,8 +4,8 @@ On drawn fundus photographs whose lesions are known to the pixel and on real sol
 and SoftCAM models without and with a penalty, at the last stage and at the place that `evidence_depth.py` chose, all
 trained alike from ImageNet weights; every method of `softcam.attribution` on the black box, at its last stage and at
 the same place; every metric of `softcam.evaluation`. Differences are paired, over the images of all seeds, with
-intervals over patients; the p-values of those by the decisive metrics are corrected by Holm. Work that was ended goes on.
-Writes `benchmarks/results/study.json`; `python benchmarks/study_page.py` renders the page and its figures from it.
+intervals over patients; p-values of those by the decisive metrics are corrected by Holm. Work that was ended goes on.
+Writes `benchmarks/results/study.json`, which `render_tables.py` and `docs/images/make_study.py` show.
 """
 
 from __future__ import annotations
