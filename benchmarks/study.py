@@ -31,7 +31,7 @@ from softcam.evaluation.measures import list_metrics
 from softcam.files import write_atomic
 from softcam.metrics import bootstrap_interval, holm, paired_bootstrap
 
-RESAMPLES = 100_000
+RESAMPLES = 20_000
 """The smallest p-value is twice its inverse, and has to stay small when it is corrected for hundreds of comparisons."""
 
 RESULT = Path(__file__).parent / "results" / "study.json"
