@@ -76,6 +76,8 @@ def main() -> int:
 
 def put_tables(text: str, renders: Mapping[str, Callable[[], str]]) -> str:
     for name, render in renders.items():
+        if f"<!-- {name}:begin -->\n" not in text:
+            raise ValueError(f"Expected a place for the table {name!r} in its document, but found none.")
         before, begin, rest = text.partition(f"<!-- {name}:begin -->\n")
         _, end, after = rest.partition(f"<!-- {name}:end -->")
         text = f"{before}{begin}{render()}{end}{after}"
@@ -95,7 +97,6 @@ def list_study() -> dict[str, Callable[[], str]]:
             "robust": partial(study_tables.table, part="deep", metrics=study_tables.ROBUST),
             "perturbed": partial(study_tables.table, part="deep", metrics=study_tables.PERTURBED),
             "fills": study_tables.fills,
-            "seconds": study_tables.seconds,
         }
         if data == "lesions":
             tables |= {

@@ -85,7 +85,6 @@ def summarize(studies: Sequence[Models]) -> dict[str, Any]:
         "methods": {name: describe(table, directions) for name, table in tables.items()},
         "differences": compare(tables["broad"], own, DECISIVE[first.data]),
         "seconds": [read_seconds(found) for found in folders],
-        "seconds_per_map": average_seconds(folders),
     }
 
 
@@ -160,17 +159,6 @@ def classify(studies: Sequence[Models], folders: Sequence[Path], main_name: str)
 def read_seconds(found: dict[str, Path]) -> dict[str, float]:
     """Return how long the evaluations of a seed took, as far as one call made them."""
     return {name: read_json(folder / "seconds.json")["seconds"] for name, folder in found.items()}
-
-
-def average_seconds(folders: Sequence[dict[str, Path]]) -> dict[str, float]:
-    """Return the seconds per map by method, the median over seeds."""
-    found: dict[str, list[float]] = {}
-    for name in GROUPS["broad"]:
-        for seed in folders:
-            if name in seed:
-                for method, value in read_json(seed[name] / "provenance.json")["seconds_per_map"].items():
-                    found.setdefault(method, []).append(value)
-    return {method: float(np.median(values)) for method, values in found.items()}
 
 
 def plain(value: Any) -> Any:

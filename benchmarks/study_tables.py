@@ -226,15 +226,3 @@ def shortcut_methods(study: Study) -> str:
         cells = [cell(found[metric]) for metric in ("activation_precision", "pointing_game")]
         lines.append(f"| {title(name, study)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def seconds(study: Study) -> str:
-    """Return the seconds that one map takes."""
-    found = study["seconds_per_map"]
-    rows = sorted(((value, name) for name, value in found.items()), key=lambda pair: pair[0])
-    main = list(study["models"])[2]
-    lines = ["| method | ms per map |", "|---|---|"]
-    for value, name in rows:
-        full = f"{name}:{main}" if name in ("evidence", "evidence_margin") else name
-        lines.append(f"| {title(full, study)} | {1000 * value:.0f} |")
-    return "\n".join(lines) + "\n"

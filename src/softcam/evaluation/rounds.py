@@ -199,6 +199,8 @@ class _Maps:
 
     def describe(self) -> Values:
         """Return which maps are finite, (N,), and the seconds that they took."""
+        # What is asked of the model besides is not the method's.
+        self.round.subject_of(self.entry)
         started = time.perf_counter()
         maps = self.made
         seconds = time.perf_counter() - started
