@@ -14,6 +14,7 @@ from PIL import Image
 from softcam.cli import main
 from softcam.data import Manifest, read_manifest
 from softcam.errors import RecipeError, UnsupportedModelError
+from softcam.evaluation.localization import LOCALIZATION
 from softcam.sweep import PlaceRow, SweepResult, SweepSettings, sweep, write_sweep
 from softcam.sweep.places import list_places, name_place, parse_place, place_recipe
 from softcam.training import Recipe
@@ -73,7 +74,7 @@ def test_every_place_is_measured_against_one_black_box(found: tuple[SweepResult,
         assert row.not_inferior == (row.low > -0.02)
         assert 0 < row.receptive_field < 64
         assert row.context_swap >= 0
-        assert set(row.localization) == {"pointing_game", "pixel_auroc", "activation_precision", "topk_precision"}
+        assert set(row.localization) == set(LOCALIZATION)
     assert [len(row.shares) for row in result.rows] == [0, 0, 2]
     assert sum(result.rows[2].shares) == pytest.approx(1.0)
 
