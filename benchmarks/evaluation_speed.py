@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def run(folder: Path, images: int, engine: str) -> dict[str, Any]:
     """Evaluate and write the report; return seconds by stage and the peak of the process's memory."""
     manifest = prepare_source("elpv", folder / "data")
     test = np.flatnonzero((manifest.table["split"] == "test").to_numpy())[:images]
-    part = replace(manifest, table=manifest.table.iloc[test].reset_index(drop=True), rows=None)
+    part = manifest.take(test)
     torch.manual_seed(0)
     black_box = create_black_box(BACKBONE, num_classes=2, weights="pretrained").eval()
     record = Preprocessing(crop_fraction=1.0).to_dict()

@@ -134,8 +134,7 @@ def take(manifest: Manifest, images: int | None) -> Manifest:
     test = manifest.table.index[manifest.table["split"] == "test"].to_numpy()
     positive, negative = (test[manifest.targets[test] == label] for label in (1, 0))
     rows = np.sort(np.concatenate([_spread(positive, images), _spread(negative, COMPANY)]))
-    numbers = None if manifest.rows is None else manifest.rows[rows]
-    return replace(manifest, table=manifest.table.iloc[rows].reset_index(drop=True), rows=numbers)
+    return manifest.take(rows)
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:

@@ -80,9 +80,16 @@ class Manifest(ImageTable):
         found = list(dict.fromkeys(self.table["split"])) if "split" in self.table else []
         if split not in found:
             raise ManifestError([f"Expected images with split {split!r}, but got splits {found}. See assign_splits."])
-        chosen = (self.table["split"] == split).to_numpy()
-        rows = None if self.rows is None else self.rows[chosen]
-        return replace(self, table=self.table[chosen].reset_index(drop=True), rows=rows)
+        return self.take(np.flatnonzero(self.table["split"] == split))
+
+    def take(self, positions: NDArray[np.int64]) -> Manifest:
+        """Return some rows, in the order that is asked for.
+
+        Args:
+            positions: (N,) from 0.
+        """
+        rows = None if self.rows is None else self.rows[positions]
+        return replace(self, table=self.table.iloc[positions].reset_index(drop=True), rows=rows)
 
     def digest(self) -> str:
         """Return a SHA-256 over each row's path, labels, split and patient and over the bytes of its image.

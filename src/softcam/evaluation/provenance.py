@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def record_provenance(
         "model_fingerprint": models.config.fingerprint,
         "other_fingerprints": {name: models.fingerprints[name] for name in models.others},
         "black_box_fingerprint": None if twin is None else twin.fingerprint,
-        "data_digest": _of_rows(manifest, predictions.rows).digest(),
+        "data_digest": manifest.take(predictions.rows).digest(),
         "failures": [failure._asdict() for failure in predictions.failures + comparison.failures],
         "undefined": comparison.undefined,
         "subsamples": describe_subsamples(manifest, predictions, comparison),
@@ -106,11 +106,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
-
-
-def _of_rows(manifest: Manifest, rows: Indices) -> Manifest:
-    numbers = None if manifest.rows is None else manifest.rows[rows]
-    return replace(manifest, table=manifest.table.iloc[rows].reset_index(drop=True), rows=numbers)
 
 
 def _names(manifest: Manifest, predictions: Predictions, positions: Indices) -> list[str]:

@@ -69,6 +69,14 @@ def test_a_subset_keeps_classes_and_row_numbers(write_table: Callable[..., Path]
     assert subset.place(1) == "row 4"
 
 
+def test_rows_are_taken_in_the_order_asked_for(write_table: Callable[..., Path]) -> None:
+    taken = read_manifest(write_table(*TABLE)).take(np.array([2, 0]))
+    assert list(taken.table["image"]) == ["c.png", "a.png"]
+    assert list(taken.table.index) == [0, 1]
+    assert taken.targets.tolist() == [0 if name == "x" else 1 for name in taken.table["label"]]
+    assert [taken.place(0), taken.place(1)] == ["row 4", "row 2"]
+
+
 def test_a_subset_that_is_not_there_is_refused(write_table: Callable[..., Path]) -> None:
     with pytest.raises(ManifestError, match=r"split 'val', but got splits \['train', 'test'\]"):
         read_manifest(write_table(*TABLE)).subset("val")

@@ -79,9 +79,7 @@ def test_others_classify_the_same_images(world: Any, result: EvaluationResult) -
 def take(manifest: Manifest, chosen: Any) -> Manifest:
     """Return some rows of the test split."""
     part = manifest.subset("test")
-    rows = np.flatnonzero(chosen(part))
-    numbers = None if part.rows is None else part.rows[rows]
-    return replace(part, table=part.table.iloc[rows].reset_index(drop=True), rows=numbers)
+    return part.take(np.flatnonzero(chosen(part)))
 
 
 @pytest.fixture
