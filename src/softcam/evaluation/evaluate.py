@@ -70,7 +70,7 @@ def evaluate(
     with _timed(seconds, "classify"):
         metrics = classify(predictions, models, settings)
     with _timed(seconds, "others"):
-        metrics["others"] = {name: _classify_other(name, models, part, predictions, settings) for name in models.others}
+        metrics["others"] = {name: _classify_other(name, models, predictions, settings) for name in models.others}
     with _timed(seconds, "explain"):
         kept = _open_kept(keep, models, settings)
         comparison = compare_methods(models, part, predictions, settings, kept=kept, progress=progress)
@@ -101,12 +101,11 @@ def _open_kept(keep: str | Path | None, models: Contestants, settings: Evaluatio
 
 
 def _classify_other(
-    name: str, models: Contestants, manifest: Manifest, predictions: Predictions, settings: EvaluationSettings
+    name: str, models: Contestants, predictions: Predictions, settings: EvaluationSettings
 ) -> dict[str, Any]:
     """Return how well another SoftCAM model classifies, against the same black box."""
-    alone = models.instead(name)
-    found = predict_images(alone, manifest, batch_size=settings.batch_size, tolerance=settings.tolerance)
-    metrics = classify(replace(found, black_box=predictions.black_box), replace(models, config=alone.config), settings)
+    found = predictions.others[name]
+    metrics = classify(found, replace(models, config=models.others[name].config), settings)
     return {
         "classification": metrics["classification"],
         "noninferiority": metrics["noninferiority"],

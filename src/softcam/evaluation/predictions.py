@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from softcam.data.manifest import Manifest
 from softcam.errors import RunError
+from softcam.evaluation.entries import SOFTCAM
 from softcam.evaluation.images import Failure, ImageBatch, read_batches
 from softcam.evaluation.models import Contestants
 from softcam.metrics import negative_share, positive_share
@@ -39,6 +40,7 @@ class Predictions:
         shares: (N, 4) share of cells above 0 and below 0 in the disease map, and the same in the margin map.
         patients: (N,) names; None where the manifest has none.
         failures: Files that are no usable images.
+        others: What further SoftCAM models said about the same images, beside the same black box, by name.
     """
 
     rows: Indices
@@ -49,6 +51,7 @@ class Predictions:
     shares: Floats
     patients: NDArray[np.object_] | None
     failures: tuple[Failure, ...]
+    others: Mapping[str, Predictions] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +71,7 @@ class _Part:
 def predict_images(
     models: Contestants, manifest: Manifest, *, batch_size: int, tolerance: float, progress: Progress | None = None
 ) -> Predictions:
-    """Run both models once over every image.
+    """Run all models once over every image, which is read once.
 
     Args:
         models: The models.
@@ -81,29 +84,21 @@ def predict_images(
         IdentityError: If the maps of any image do not average to its logits, or hold NaN.
         RunError: If no image could be read, or if the black box gives NaN.
     """
-    parts: list[_Part] = []
+    askers = {SOFTCAM: models, **{name: models.instead(name) for name in models.others}}
+    parts: dict[str, list[_Part]] = {name: [] for name in askers}
     failures: list[Failure] = []
     targets, patients = manifest.targets, manifest.patients
     for batch in read_batches(manifest, range(len(manifest)), models.preprocessing, batch_size=batch_size):
         failures += batch.failures
-        if len(batch.rows):
-            parts.append(_predict_batch(models, batch, targets[batch.rows], tolerance))
+        for name, asker in askers.items() if len(batch.rows) else ():
+            parts[name].append(_predict_batch(asker, batch, targets[batch.rows], tolerance))
         if progress is not None:
-            progress("predict", sum(len(part.rows) for part in parts) + len(failures), len(manifest))
-    if not parts:
+            progress("predict", sum(len(part.rows) for part in parts[SOFTCAM]) + len(failures), len(manifest))
+    if not parts[SOFTCAM]:
         raise RunError(f"Expected at least one usable image, but none of {len(manifest)} could be read.")
-    rows = np.concatenate([part.rows for part in parts])
-    others = [part.black_box for part in parts if part.black_box is not None]
-    return Predictions(
-        rows=rows,
-        targets=targets[rows],
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        black_box=np.concatenate(others) if others else None,
-        sum_error=np.concatenate([part.sum_error for part in parts]),
-        shares=np.concatenate([part.shares for part in parts]),
-        patients=None if patients is None else patients[rows],
-        failures=tuple(failures),
-    )
+    found = {name: _join(several, targets, patients, tuple(failures)) for name, several in parts.items()}
+    own = found.pop(SOFTCAM)
+    return replace(own, others={name: replace(other, black_box=own.black_box) for name, other in found.items()})
 
 
 def tabulate_predictions(predictions: Predictions, models: Contestants, manifest: Manifest) -> pd.DataFrame:
@@ -129,6 +124,23 @@ def tabulate_predictions(predictions: Predictions, models: Contestants, manifest
         if values is not None:
             columns |= {f"{prefix}{name}": values[:, index] for index, name in enumerate(models.classes)}
     return pd.DataFrame(columns | {"sum_error": predictions.sum_error})
+
+
+def _join(
+    parts: Sequence[_Part], targets: Indices, patients: NDArray[np.object_] | None, failures: tuple[Failure, ...]
+) -> Predictions:
+    rows = np.concatenate([part.rows for part in parts])
+    twins = [part.black_box for part in parts if part.black_box is not None]
+    return Predictions(
+        rows=rows,
+        targets=targets[rows],
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        black_box=np.concatenate(twins) if twins else None,
+        sum_error=np.concatenate([part.sum_error for part in parts]),
+        shares=np.concatenate([part.shares for part in parts]),
+        patients=None if patients is None else patients[rows],
+        failures=failures,
+    )
 
 
 def _predict_batch(models: Contestants, batch: ImageBatch, targets: Indices, tolerance: float) -> _Part:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from softcam.errors import IdentityError, RunError
-from softcam.evaluation.models import Contestants
+from softcam.evaluation import predictions as predictions_module
+from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import predict_images, tabulate_predictions
 from softcam.imaging import decode_image
 from softcam.nn import Evidence, SoftCAM
@@ -39,6 +40,28 @@ def test_numbers_are_the_models_own(world: Any, models: Contestants) -> None:
     disease, margin = evidence.maps[:, 1], evidence.maps[:, 1] - evidence.maps[:, 0]
     shares = [float((m > 0).double().mean()) for m in (disease, -disease, margin, -margin)]
     np.testing.assert_allclose(found.shares[0], shares)
+
+
+def test_other_models_are_asked_about_the_same_images_which_are_read_once(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = world.manifest.subset("test")
+    together = load_contestants(world.softcam, world.black_box, part, device="cpu", others={"sparse": world.sparse})
+    real, reads = predictions_module.read_batches, []
+
+    def read_batches(*arguments: Any, **options: Any) -> Any:
+        reads.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(predictions_module, "read_batches", read_batches)
+    found = predict_images(together, part, batch_size=5, tolerance=1e-5)
+    assert len(reads) == 1
+    other = found.others["sparse"]
+    alone = predict_images(together.instead("sparse"), part, batch_size=5, tolerance=1e-5)
+    np.testing.assert_array_equal(other.probabilities, alone.probabilities)
+    assert not np.array_equal(other.probabilities, found.probabilities)
+    np.testing.assert_array_equal(other.black_box, found.black_box)
+    assert alone.others == {}
 
 
 def test_progress_reaches_the_end(world: Any, models: Contestants) -> None:
