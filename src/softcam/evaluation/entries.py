@@ -51,11 +51,16 @@ def parse_method(text: str) -> tuple[Method, str | None]:
     return method, layer or None
 
 
+def name_model(method: Method, *, has_black_box: bool) -> str:
+    """Return which model a method explains: the SoftCAM for its own maps, else the black box if there is one."""
+    return BLACK_BOX if has_black_box and not method.needs_softcam else SOFTCAM
+
+
 def list_entries(methods: Iterable[str], *, has_black_box: bool, others: Iterable[str] = ()) -> tuple[Entry, ...]:
     """Return what is compared, in the order of the methods.
 
-    SoftCAM's own maps explain the SoftCAM under evaluation and every other one; all other methods explain the black box
-    where there is one, else the SoftCAM under evaluation.
+    SoftCAM's own maps explain the SoftCAM under evaluation and every other one, all other methods what `name_model`
+    says.
 
     Args:
         methods: As `parse_method` reads them; what is said twice is compared once.
@@ -70,8 +75,7 @@ def list_entries(methods: Iterable[str], *, has_black_box: bool, others: Iterabl
     entries = []
     for text in dict.fromkeys(methods):
         method, layer = parse_method(text)
-        own = method.needs_softcam or not has_black_box
-        entries.append(Entry(text, method, SOFTCAM if own else BLACK_BOX, layer))
+        entries.append(Entry(text, method, name_model(method, has_black_box=has_black_box), layer))
         if method.needs_softcam:
             entries += [Entry(f"{text}:{name}", method, name, layer) for name in names]
     return tuple(entries)
@@ -85,7 +89,7 @@ def check_layers(entries: Iterable[Entry], networks: Mapping[str, nn.Module]) ->
         networks: The models by name.
     """
     for entry in entries:
-        modules = dict(networks[entry.model].named_modules())
+        modules = {} if entry.layer is None else dict(networks[entry.model].named_modules())
         if entry.layer is not None and entry.layer not in modules:
             close = get_close_matches(entry.layer, modules, n=1)
             hint = f"Did you mean {close[0]!r}?" if close else "model.named_modules() lists them."

@@ -13,7 +13,7 @@ from softcam.attribution import Method
 from softcam.bundle import BundleConfig, load, load_black_box, read_config
 from softcam.data.manifest import Manifest
 from softcam.errors import RunError
-from softcam.evaluation.entries import BLACK_BOX, SOFTCAM
+from softcam.evaluation.entries import BLACK_BOX, SOFTCAM, name_model
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM
 
@@ -61,13 +61,18 @@ class Contestants:
     @property
     def thresholds(self) -> dict[str, float | None]:
         """Probability of the second class from which it is reported, by model; None for the highest probability."""
-        configs = {"softcam": self.config, "black_box": self.black_box_config}
         positive = self.classes[-1] if len(self.classes) == 2 else None
         return {
             name: config.thresholds.get(positive) if positive is not None else None
-            for name, config in configs.items()
-            if config is not None
+            for name, config in self.configs.items()
+            if name not in self.others
         }
+
+    @property
+    def configs(self) -> dict[str, BundleConfig]:
+        """The description of every model, by the names of `networks`."""
+        twin = {} if self.black_box_config is None else {BLACK_BOX: self.black_box_config}
+        return {SOFTCAM: self.config, **twin, **{name: other.config for name, other in self.others.items()}}
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -78,9 +83,7 @@ class Contestants:
     @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each model's weights, by the same names."""
-        twin = {} if self.black_box_config is None else {BLACK_BOX: self.black_box_config}
-        configs = {SOFTCAM: self.config, **twin, **{name: other.config for name, other in self.others.items()}}
-        return {name: config.fingerprint for name, config in configs.items()}
+        return {name: config.fingerprint for name, config in self.configs.items()}
 
     def instead(self, name: str) -> Contestants:
         """Return another of the SoftCAM models under evaluation, alone."""
@@ -91,9 +94,7 @@ class Contestants:
 
     def explained_by(self, method: Method) -> nn.Module:
         """Return the model that a method explains: the SoftCAM for its own maps, else the twin if there is one."""
-        if method.needs_softcam or self.black_box is None:
-            return self.softcam
-        return self.black_box
+        return self.networks[name_model(method, has_black_box=self.black_box is not None)]
 
     def to_device(self, images: Tensor) -> Tensor:
         """Return images (N, C, H, W) where the models are, channels last."""
