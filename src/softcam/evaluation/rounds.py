@@ -181,9 +181,9 @@ class Round:
         if entry.model not in self.subjects:
             images = self.models.to_device(self.batch.images)
             forward = self.engines.forward(entry.model, images)
-            subject = choose_subject(
-                self.models.networks[entry.model], images, self.settings.insertion_fills, forward=forward
-            )
+            # What is left of an image of which nothing is left is where insertion begins.
+            fills = self.settings.insertion_fills if "curves" in self.settings.measures else ()
+            subject = choose_subject(self.models.networks[entry.model], images, fills, forward=forward)
             truth = self.findings.of(self.batch.rows, self.labels, subject.target)
             self.subjects[entry.model] = replace(subject, truth=truth)
         return self.subjects[entry.model]
