@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,26 @@ def create_bench(manifest: Manifest, run: Path) -> Bench:
         manifest: Test images.
         run: Folder of its run.
     """
-    config = read_config(run / "model")
-    preprocessing = Preprocessing.from_dict(dict(config.preprocessing or {}))
-    dataset = ImageDataset(manifest, preprocessing)
-    images = torch.stack([dataset[row][0] for row in range(len(dataset))])
-    images = images.contiguous(memory_format=torch.channels_last)
+    preprocessing = read_preprocessing(run / "model")
+    images = read_images(manifest, range(len(manifest)), preprocessing)
     findings = read_findings(manifest, range(len(manifest)), preprocessing).truth
     located = np.array(sorted(findings)) if findings else np.flatnonzero(manifest.targets == 1)
     truth = torch.stack([findings[row] for row in located]) if findings else None
     black_box = load_black_box(run / "model").to(memory_format=torch.channels_last)
     targets = torch.from_numpy(manifest.targets)
     return Bench(manifest, images, targets, located, truth, black_box, score(black_box, images))
+
+
+def read_preprocessing(bundle: Path) -> Preprocessing:
+    """Return how a bundle's images become inputs."""
+    return Preprocessing.from_dict(dict(read_config(bundle).preprocessing or {}))
+
+
+def read_images(manifest: Manifest, rows: Sequence[int], preprocessing: Preprocessing) -> Tensor:
+    """Return images (N, C, H, W), channels last."""
+    dataset = ImageDataset(manifest, preprocessing)
+    images = torch.stack([dataset[row][0] for row in rows])
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def score(model: nn.Module, images: Tensor) -> Tensor:

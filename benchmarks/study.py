@@ -22,12 +22,14 @@ import numpy as np
 import pandas as pd
 import torch
 from environment import describe_environment
-from study_measure import list_parts, measure, name_main, read_json, read_values
+from evidence_depth import read
+from study_measure import list_parts, measure, name_main, read_values
 from study_models import BEARABLE, LAYERS, SEEDS, Models
 from study_sanity import kept, measure_fills, measure_resolution, measure_shortcut
 from study_tables import DECISIVE
 
 from softcam.evaluation.measures import list_metrics
+from softcam.evaluation.result import plain
 from softcam.files import write_atomic
 from softcam.metrics import bootstrap_interval, holm, paired_bootstrap
 
@@ -56,7 +58,7 @@ def main() -> int:
             ]
             result[data]["shortcut"] = kept(options.work / "shortcut" / "shortcut.json", measure_shortcut, options.work)
     if (set(options.data), tuple(options.seeds)) == (set(LAYERS), SEEDS):
-        write_atomic(RESULT, json.dumps(plain(result), indent=1) + "\n")
+        write_atomic(RESULT, json.dumps(shorten(result), indent=1) + "\n")
     return 0
 
 
@@ -142,7 +144,7 @@ def classify(studies: Sequence[Models], folders: Sequence[Path], main_name: str)
     """Return, by model, what each seed found: AUROC, accuracy, difference from the black box, consistency."""
     rows: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        metrics = read_json(folder / "metrics.json")
+        metrics = read(folder / "metrics.json")
         found = {main_name: metrics, **metrics["others"]}
         for name in studies[0].softcams:
             row = rows.setdefault(name, {"auroc": [], "accuracy": [], "against": [], "consistency": []})
@@ -158,18 +160,12 @@ def classify(studies: Sequence[Models], folders: Sequence[Path], main_name: str)
 
 def read_seconds(found: dict[str, Path]) -> dict[str, float]:
     """Return how long the evaluations of a seed took, as far as one call made them."""
-    return {name: read_json(folder / "seconds.json")["seconds"] for name, folder in found.items()}
+    return {name: read(folder / "seconds.json")["seconds"] for name, folder in found.items()}
 
 
-def plain(value: Any) -> Any:
-    """Return nested values as JSON knows them, rounded to six significant digits, NaN as None."""
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
+def shorten(result: dict[str, Any]) -> Any:
+    """Return the result as JSON knows it, with numbers of six significant digits."""
+    return json.loads(json.dumps(plain(result)), parse_float=lambda text: float(f"{float(text):.6g}"))
 
 
 if __name__ == "__main__":

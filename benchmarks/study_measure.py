@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from study_models import SEEDS, Models
 from softcam.data import Manifest
 from softcam.evaluation import CHEAP_MEASURES, MEASURES, EvaluationSettings, evaluate, write_evaluation
 from softcam.files import write_atomic
+from softcam.reporting.methods import FLOORS
 
 OWN = ("evidence", "evidence_margin")
 TWICE = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam")
@@ -29,7 +29,6 @@ DOZENS = ("integrated_gradients", "smooth_grad", "occlusion")
 THOUSANDS = ("score_cam", "ablation_cam", "rise")
 """Methods of a thousand passes per map and more."""
 
-FLOORS = ("random", "edges", "center_gaussian")
 FEW = ("grad_cam", "layer_cam", "hires_cam")
 """Class activation methods in the costly parts."""
 
@@ -160,12 +159,6 @@ def read_values(folders: dict[str, Path], names: tuple[str, ...], main: str) -> 
     plain = values["method"].isin(OWN)
     values.loc[plain, "method"] = values.loc[plain, "method"] + f":{main}"
     return values
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _say(what: str) -> Callable[[str, int, int], None]:

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from depth_measure import read_images, read_preprocessing
+from evidence_depth import read
 from study_measure import FEW, MARGINS, OWN, POSITIVE
 from study_models import Models
 from torch import Tensor, nn
 
 from softcam.attribution import attribute
-from softcam.bundle import load, load_black_box, read_config
-from softcam.data import ImageDataset, Manifest
+from softcam.bundle import load, load_black_box
+from softcam.data import Manifest
 from softcam.data.synthesis import SCENES, SynthesisSettings, synthesize
 from softcam.data.synthesis.sets import draw_image, is_marked
 from softcam.evaluation import EvaluationSettings, evaluate
 from softcam.files import write_atomic
-from softcam.imaging import Preprocessing
 from softcam.metrics import FILLS, activation_precision, auroc, bootstrap_interval, deletion_curve, pointing_game
 from softcam.metrics.patches import resize_maps
 
@@ -36,7 +37,7 @@ def kept(path: Path, make: Callable[[Any], Any], what: Any) -> Any:
     """Return what a JSON file holds, made first of `what` if it is not there."""
     if not path.is_file():
         write_atomic(path, json.dumps(make(what)))
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read(path)
 
 
 def measure_resolution(models: Models) -> dict[str, Any]:
@@ -84,10 +85,8 @@ def open_models(models: Models, softcams: dict[str, Path], split: str) -> Loaded
     for network in networks.values():
         network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     manifest = models.seed.manifest.subset(split)
-    preprocessing = Preprocessing.from_dict(dict(read_config(models.black_box).preprocessing or {}))
-    dataset = ImageDataset(manifest, preprocessing)
-    images = torch.stack([dataset[row][0] for row in range(len(dataset))])
-    return Loaded(networks, images.contiguous(memory_format=torch.channels_last), manifest)
+    images = read_images(manifest, range(len(manifest)), read_preprocessing(models.black_box))
+    return Loaded(networks, images, manifest)
 
 
 def ask(network: nn.Module, images: Tensor) -> Tensor:

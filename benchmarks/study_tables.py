@@ -7,43 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from softcam.attribution import get_method
+from softcam.metrics.glossary import measure
+from softcam.reporting.methods import is_floor, is_own
 
 Study = dict[str, Any]
 """What was found on one data set."""
-
-COLUMNS = {
-    "pointing_game": "pointing, 16 px",
-    "pixel_auroc": "pixel AUROC",
-    "activation_precision": "activation precision",
-    "activation_sensitivity": "activation sensitivity",
-    "rank_accuracy": "rank accuracy",
-    "topk_precision": "top-3 patches",
-    "localization_precision": "all positive patches",
-    "pixel_average_precision": "pixel AP",
-    "deletion_area_mean": "deletion, mean",
-    "deletion_area_blur": "deletion, blur",
-    "deletion_area_noisy_linear": "deletion, noisy linear",
-    "relative_drop_noisy_linear": "left after 30, noisy linear",
-    "insertion_area_mean": "insertion, mean",
-    "insertion_area_blur": "insertion, blur",
-    "average_drop": "average drop",
-    "confidence_increase": "confidence increase",
-    "road_morf": "ROAD, most relevant first",
-    "road_lerf": "ROAD, least first",
-    "road_combined": "ROAD, combined",
-    "irof": "IROF",
-    "infidelity": "infidelity",
-    "sensitivity_n": "sensitivity-n",
-    "max_sensitivity": "max-sensitivity",
-    "randomization_top": "top layer random",
-    "randomization_all": "all layers random",
-    "random_logit": "other class",
-    "grid_pointing": "grid pointing, 2x2",
-    "gini": "Gini",
-    "entropy": "entropy",
-    "near_zero_share": "near zero",
-    "components": "components",
-}
 
 DECISIVE = {
     "lesions": ("topk_precision", "localization_precision", "activation_precision", "deletion_area_noisy_linear"),
@@ -56,7 +24,6 @@ LOCATED = ("pointing_game", "pixel_auroc", "activation_precision", "topk_precisi
 COMPLEX = ("gini", "entropy", "near_zero_share", "components")
 ROBUST = ("max_sensitivity", "randomization_top", "randomization_all", "random_logit", "grid_pointing")
 PERTURBED = ("road_morf", "road_lerf", "road_combined", "irof", "infidelity", "sensitivity_n")
-FLOORS = ("random", "edges", "center_gaussian")
 
 
 def title(name: str, study: Study) -> str:
@@ -73,23 +40,17 @@ def title(name: str, study: Study) -> str:
     return f"{found.title}, {study['places'][1] if layer else study['places'][0]}"
 
 
-def is_own(name: str) -> bool:
-    """Return whether a method is SoftCAM's own."""
-    return name.startswith("evidence")
-
-
 def order(study: Study, part: str) -> list[str]:
     """Return the methods of a part: SoftCAM's own, post-hoc ones at the last stage, at the other place, floors."""
     names = list(study["methods"][part])
-    return sorted(names, key=lambda name: (not is_own(name), name in FLOORS, "@" in name, names.index(name)))
+    return sorted(names, key=lambda name: (not is_own(name), is_floor(name), "@" in name, names.index(name)))
 
 
 def table(study: Study, part: str, metrics: Sequence[str], *, own: bool = True) -> str:
     """Return means with 95 % intervals: methods as rows, metrics as columns."""
     found = study["methods"][part]
     shown = [metric for metric in metrics if any(metric in row for row in found.values())]
-    arrows = [("↑" if study["directions"][metric] == "higher" else "↓") + f" {COLUMNS[metric]}" for metric in shown]
-    lines = [f"| method | {' | '.join(arrows)} | images |", "|---" * (len(shown) + 2) + "|"]
+    lines = [f"| method | {' | '.join(head(study, shown))} | images |", "|---" * (len(shown) + 2) + "|"]
     for name in order(study, part):
         if not own and name.startswith("evidence_margin"):
             continue
@@ -97,6 +58,12 @@ def table(study: Study, part: str, metrics: Sequence[str], *, own: bool = True) 
         count = max((found[name][metric]["n"] for metric in shown if metric in found[name]), default=0)
         lines.append(f"| {title(name, study)} | {' | '.join(cells)} | {count} |")
     return "\n".join(lines) + "\n"
+
+
+def head(study: Study, metrics: Sequence[str]) -> list[str]:
+    """Return how metrics are written above their columns, with an arrow to where they are better."""
+    arrows = {"higher": "↑", "lower": "↓"}
+    return [f"{arrows[study['directions'][metric]]} {measure(metric).title}" for metric in metrics]
 
 
 def cell(found: dict[str, Any] | None) -> str:
@@ -145,8 +112,7 @@ def penalties(study: Study) -> str:
 
 def leads(study: Study, metrics: Sequence[str]) -> str:
     """Return, by model and metric, the least lead over any post-hoc method, with the method that came closest."""
-    arrows = [("↑" if study["directions"][metric] == "higher" else "↓") + f" {COLUMNS[metric]}" for metric in metrics]
-    lines = [f"| class maps | {' | '.join(arrows)} |", "|---" * (len(metrics) + 1) + "|"]
+    lines = [f"| class maps | {' | '.join(head(study, metrics))} |", "|---" * (len(metrics) + 1) + "|"]
     for name in [f"evidence:{model}" for model in study["models"] if model != "black_box"]:
         cells = [lead(study, name, metric) for metric in metrics]
         lines.append(f"| {title(name, study)} | {' | '.join(cells)} |")
@@ -156,11 +122,7 @@ def leads(study: Study, metrics: Sequence[str]) -> str:
 def list_rivals(study: Study, name: str, metric: str) -> list[dict[str, Any]]:
     """Return the differences from every post-hoc method and floor, better always positive, the least lead first."""
     sign = 1 if study["directions"][metric] == "higher" else -1
-    rows = [
-        row
-        for row in study["differences"]
-        if row["method"] == name and row["metric"] == metric and not is_own(row["against"])
-    ]
+    rows = [row for row in study["differences"] if row["method"] == name and row["metric"] == metric]
     turned = [
         row
         if sign > 0
@@ -201,7 +163,10 @@ def resolution(study: Study) -> str:
     """Return what finer maps of the same weights find, by map stride."""
     seeds = study["resolution"]
     metrics = ("pointing_game", "pixel_auroc", "activation_precision", "topk_precision", "localization_precision")
-    lines = [f"| map stride | AUROC by seed | {' | '.join(COLUMNS[name] for name in metrics)} |", "|---" * 7 + "|"]
+    lines = [
+        f"| map stride | AUROC by seed | {' | '.join(measure(name).title for name in metrics)} |",
+        "|---" * 7 + "|",
+    ]
     for name in seeds[0]:
         stride = name.partition("stride_")[2] or "32"
         scores = ", ".join(f"{one[name]['auroc']:.4f}" for one in seeds)

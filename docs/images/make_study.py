@@ -15,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from softcam.files import atomic_path
+from softcam.metrics.glossary import measure
+from softcam.reporting.methods import is_floor, is_own
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from study_tables import COLUMNS, DECISIVE, FLOORS, is_own, title  # noqa: E402 - beside the other benchmarks
+from study_tables import DECISIVE, title  # noqa: E402 - beside the other benchmarks
 
 INK, MUTED, OURS, SPARSE, FLOOR = "#1b1f27", "#59616e", "#00776a", "#c25e00", "#b9bec7"
 
@@ -61,7 +63,7 @@ def draw_panel(axes: Axes, study: dict[str, Any], metric: str) -> None:
         label.set_color(paint(name) if is_own(name) else INK)
         label.set_fontweight("bold" if is_own(name) else "normal")
     arrow = "higher is better" if higher else "lower is better"
-    axes.set_title(f"{COLUMNS[metric]}, {arrow}", fontsize=9.5, loc="left", color=MUTED)
+    axes.set_title(f"{measure(metric).title}, {arrow}", fontsize=9.5, loc="left", color=MUTED)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.grid(axis="x", color="#e6e8ec", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -74,7 +76,7 @@ def paint(name: str) -> str:
     """Return a method's colour."""
     if is_own(name):
         return SPARSE if name.endswith("_sparse") else OURS
-    return FLOOR if name in FLOORS else MUTED
+    return FLOOR if is_floor(name) else MUTED
 
 
 if __name__ == "__main__":
