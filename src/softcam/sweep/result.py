@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
+
+from softcam.evaluation.result import plain
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,4 @@ class SweepResult:
             "rows": [asdict(row) for row in self.rows],
             "provenance": self.provenance,
         }
-        return _plain(values)  # type: ignore[no-any-return]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return plain(values)  # type: ignore[no-any-return]
