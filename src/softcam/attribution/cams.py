@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from softcam.attribution.layers import find_stages, get_layer, read_features
 from softcam.attribution.libraries import load_library
+from softcam.attribution.state import hooked
 from softcam.errors import UnsupportedModelError
 from softcam.metrics.patches import resize_maps
 
@@ -278,13 +279,21 @@ def _run(
     if at is not None:
         # Refuses a layer without features of a grid, which the library would fail on.
         read_features(model, images[:1], layer)
-    # Cloned because a later in-place ReLU would overwrite the features that the library keeps by reference.
-    cam = getattr(library, name)(model, [layer], reshape_transform=torch.clone)
-    try:
-        targets = objectives or [targets_module.ClassifierOutputTarget(int(index)) for index in target]
-        return _raw_map(cam, layer, images.detach().clone().requires_grad_(), targets)
-    finally:
-        cam.activations_and_grads.release()
+    targets = objectives or [targets_module.ClassifierOutputTarget(int(index)) for index in target]
+    model.requires_grad_(requires_grad=False)
+    with hooked(layer, _begin_graph):
+        # Cloned because a later in-place ReLU would overwrite the features that the library keeps by reference.
+        cam = getattr(library, name)(model, [layer], reshape_transform=torch.clone)
+        try:
+            return _raw_map(cam, layer, images.detach(), targets)
+        finally:
+            cam.activations_and_grads.release()
+
+
+def _begin_graph(_module: nn.Module, _inputs: object, features: Tensor) -> Tensor:
+    # The gradient is wanted at the layer; without a graph before it most of the time and memory is saved. Cloned
+    # because an in-place activation may not follow a leaf.
+    return features.detach().requires_grad_().clone()
 
 
 def _raw_map(cam: Any, layer: nn.Module, images: Tensor, targets: Sequence[Objective]) -> Tensor:
