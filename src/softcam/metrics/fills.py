@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
@@ -64,7 +63,7 @@ class BlurFill:
         """Prepare (N, C, H, W) images."""
         sigma = self.sigma * min(images.shape[-2:])
         down, across = (_blur_matrix(length, sigma).to(images) for length in images.shape[-2:])
-        blurred = down.mT @ images @ across
+        blurred = down @ images @ across.mT
         return lambda removed: torch.where(removed.unsqueeze(1), blurred, images)
 
 
@@ -123,7 +122,7 @@ def find_fill(fill: str | float | Fill) -> Fill:
 
 
 def _blur_matrix(length: int, sigma: float) -> Tensor:
-    """Return what a row of so many pixels is multiplied with to blur it, (length, length) float64.
+    """Return each blurred pixel of a row as weights of the row's pixels, (length, length) float64.
 
     Mirroring cannot reach further than the row is long. One product for all rows is many times faster than a
     convolution with so long a kernel.
@@ -131,8 +130,10 @@ def _blur_matrix(length: int, sigma: float) -> Tensor:
     radius = min(math.ceil(3 * sigma), length - 1)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weights = torch.softmax(-(offsets**2) / (2 * sigma**2), 0)
-    rows = F.pad(torch.eye(length, dtype=torch.float64)[:, None], (radius, radius), mode="reflect")
-    return F.conv1d(rows, weights[None, None])[:, 0]
+    last = length - 1
+    places = last - (last - (torch.arange(length)[:, None] + offsets).abs()).abs()
+    shares = weights.expand(length, -1)
+    return torch.zeros(length, length, dtype=torch.float64).scatter_add_(1, places.long(), shares)
 
 
 def _impute(image: Tensor, removed: Tensor) -> Tensor:
