@@ -3,8 +3,9 @@
 The same images, maps and network for all; softcam and its peers take turns within every repeat, so that a change of the
 machine's pace meets all of them. A ratio is a peer's time over softcam's, the median over repeats of the ratio within a
 repeat. The numbers are compared, too: `difference` is the largest over all images and points, with what is the same
-definition on both sides. Insertion has no peer. A peer that is not installed is left out
-(`pip install --no-deps quantus cachetools`). Writes `benchmarks/results/metric_speed.json`.
+definition on both sides. Insertion has no peer. Curves are passes through the network and little else, so they are
+timed with the same passes as the peer's and with those of `compile_forward` as well. A peer that is not installed is
+left out (`pip install --no-deps quantus cachetools`). Writes `benchmarks/results/metric_speed.json`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from softcam.backbones import create_black_box
+from softcam.export import compile_forward
 from softcam.files import write_atomic
 from softcam.metrics import (
     NoisyLinearFill,
@@ -53,8 +55,8 @@ class Grey(nn.Module):
     """Grey images for a network of colours, since Quantus removes a pixel's channels one by one."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Repeat the one channel."""
-        return images.expand(-1, 3, -1, -1)
+        """Repeat the one channel, in the memory format that is fast on a CPU."""
+        return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ class Setting:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--road-images", type=int, default=8, help="images for ROAD, of which peers solve seconds each")
+    parser.add_argument("--road-images", type=int, default=4, help="images for ROAD, of which peers solve seconds each")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--backbone", default=BACKBONE)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -129,25 +131,21 @@ def list_curves(setting: Setting) -> Iterator[Case]:
     step = setting.pixels // POINTS
     points = range(step, setting.pixels + 1, step)
 
-    def delete() -> Answer:
-        return deletion_curve(
-            setting.predict, setting.images, setting.maps, setting.target, patch=1, steps=points
-        ).numpy()
+    compiled = compile_forward(setting.model, setting.images[:2])
 
-    def insert() -> Answer:
-        return insertion_curve(
-            setting.predict, setting.images, setting.maps, setting.target, patch=1, steps=points
-        ).numpy()
+    def follow(curve: Callable[..., Tensor], predict: Callable[[Tensor], Tensor]) -> Call:
+        asked = setting.images, setting.maps, setting.target
+        return lambda: curve(predict, *asked, patch=1, steps=points).numpy()
 
     def forward() -> Answer:
         with torch.no_grad():
             return torch.stack([setting.predict(setting.images) for _ in points]).numpy()
 
-    calls: dict[str, Call] = {"softcam": delete, "forward": forward}
-    if has_quantus():
-        calls["quantus"] = ask_quantus(setting, "PixelFlipping", features_in_step=step, perturb_baseline=0.0)
-    yield "deletion", calls, compare(calls)
-    yield "insertion", {"softcam": insert, "forward": forward}, {}
+    for name, curve in {"deletion": deletion_curve, "insertion": insertion_curve}.items():
+        calls = {"softcam": follow(curve, setting.predict), "compiled": follow(curve, compiled), "forward": forward}
+        if name == "deletion" and has_quantus():
+            calls["quantus"] = ask_quantus(setting, "PixelFlipping", features_in_step=step, perturb_baseline=0.0)
+        yield name, calls, compare(calls)
 
 
 def list_road(setting: Setting) -> Iterator[Case]:
@@ -242,14 +240,12 @@ def measure(
 
 
 def render_table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["| metric | softcam, ms | Quantus | grad-cam | largest difference |", "|---|---|---|---|---|"]
+    columns = ("compiled", "forward", "quantus", "grad_cam")
+    lines = [f"| metric | softcam, ms | {' | '.join(columns)} | difference |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        ratios = [f"{row[f'{peer}_ratio']:.1f}x" if f"{peer}_ratio" in row else "-" for peer in ("quantus", "grad_cam")]
-        worst = max(row["difference"].values(), default=None)
-        lines.append(
-            f"| {row['metric']} | {row['softcam_ms']:.1f} | {ratios[0]} | {ratios[1]} "
-            f"| {'-' if worst is None else f'{worst:.1e}'} |"
-        )
+        ratios = [f"{row[f'{call}_ratio']:.2f}x" if f"{call}_ratio" in row else "-" for call in columns]
+        difference = " ".join(f"{call} {value:.1e}" for call, value in row["difference"].items())
+        lines.append(f"| {row['metric']} | {row['softcam_ms']:.1f} | {' | '.join(ratios)} | {difference} |")
     return "\n".join(lines)
 
 

@@ -40,6 +40,7 @@ HEADS = {
     "pointwise": "the head's own layers at every cell",
     None: "none",
 }
+METRIC_PEERS = ("quantus", "grad_cam")
 KEPT = {"exact": "yes", "trainable": "after fine-tuning", "no": "new layer only", "defect": "defect"}
 
 
@@ -50,6 +51,7 @@ def main() -> int:
     tables = {
         "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
         "docs/how-to/export.md": {"export": render_export},
+        "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
         "docs/explanation/evidence-depth.md": {
             "lesions": render_lesions,
             "peers": render_peers,
@@ -361,6 +363,34 @@ def render_conversion_cost() -> str:
         f"| {row['model']} | {row['seconds']:.2f} | {row['copy_and_run_ratio']:.1f} | {row['peak_growth_ratio']:.1f} |"
         for row in read("conversion_cost")["rows"]
     ]
+    return "\n".join(lines) + "\n"
+
+
+def render_evaluation_speed() -> str:
+    result = read("evaluation_speed")
+    lines = ["| engine | images | minutes | of these in methods and measures | peak memory |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['engine']} | {row['images']} | {row['seconds'] / 60:.1f} | {row['stages']['explain'] / 60:.1f} "
+        f"| {row['peak_gib']:.1f} GiB |"
+        for row in result["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_metric_speed() -> str:
+    lines = [
+        "| metric | images | softcam, ms | Quantus takes | pytorch-grad-cam takes | largest difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    setting = read("metric_speed")["setting"]
+    for row in read("metric_speed")["rows"]:
+        images = setting["road_images" if row["metric"].startswith("road") else "images"]
+        ways = {"softcam": row["metric"]} | ({"compiled": f"{row['metric']}, compiled"} if "compiled_ms" in row else {})
+        for way, title in ways.items():
+            times = [f"{row[f'{p}_ms'] / row[f'{way}_ms']:.1f}x" if f"{p}_ms" in row else "" for p in METRIC_PEERS]
+            found = [value for peer, value in row["difference"].items() if (peer == "compiled") == (way == "compiled")]
+            shown = f"{max(found):.0e}" if found else ""
+            lines.append(f"| {title} | {images} | {row[f'{way}_ms']:.4g} | {' | '.join(times)} | {shown} |")
     return "\n".join(lines) + "\n"
 
 

@@ -64,7 +64,8 @@ class BlurFill:
         sigma = self.sigma * min(images.shape[-2:])
         down, across = (_blur_matrix(length, sigma).to(images) for length in images.shape[-2:])
         blurred = down @ images @ across.mT
-        return lambda removed: torch.where(removed.unsqueeze(1), blurred, images)
+        # Weights of 0 and 1 choose one or the other exactly, and much faster than `torch.where` on a CPU.
+        return lambda removed: images.lerp(blurred, removed.unsqueeze(1).to(images))
 
 
 @dataclass(frozen=True)
