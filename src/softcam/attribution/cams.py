@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softcam.attribution.layers import find_stages, get_layer, read_features
 from softcam.attribution.libraries import load_library
+from softcam.attribution.passes import digest_tensors, run_once
 from softcam.attribution.state import hooked
 from softcam.errors import UnsupportedModelError
 from softcam.metrics.patches import resize_maps
@@ -285,9 +287,14 @@ def _run(
         # Cloned because a later in-place ReLU would overwrite the features that the library keeps by reference.
         cam = getattr(library, name)(model, [layer], reshape_transform=torch.clone)
         try:
-            return _raw_map(cam, layer, images.detach(), targets)
+            recorded = run_once(
+                lambda: (id(model), at, digest_tensors((images, target)), *(objectives or ())),
+                lambda: _record(cam, images.detach(), targets),
+            )
+            signed = cam.get_cam_image(images, layer, targets, *recorded, eigen_smooth=False)
         finally:
             cam.activations_and_grads.release()
+    return torch.from_numpy(signed).relu().float().to(images.device)
 
 
 def _begin_graph(_module: nn.Module, _inputs: object, features: Tensor) -> Tensor:
@@ -296,9 +303,8 @@ def _begin_graph(_module: nn.Module, _inputs: object, features: Tensor) -> Tenso
     return features.detach().requires_grad_().clone()
 
 
-def _raw_map(cam: Any, layer: nn.Module, images: Tensor, targets: Sequence[Objective]) -> Tensor:
+def _record(cam: Any, images: Tensor, targets: Sequence[Objective]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the layer's features and the gradient of the objectives there, (N, D, h, w) each."""
     cam.forward(images, targets)
     recorded = cam.activations_and_grads
-    activations, gradients = recorded.activations[-1], recorded.gradients[-1]
-    signed = cam.get_cam_image(images, layer, targets, activations.numpy(), gradients.numpy(), eigen_smooth=False)
-    return torch.from_numpy(signed).relu().float().to(images.device)
+    return recorded.activations[-1].numpy(), recorded.gradients[-1].numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,6 @@ class Kept:
             with atomic_path(path) as temporary:
                 safetensors.torch.save_file({key: value.contiguous() for key, value in found.items()}, temporary)
         return found
-
-
-def digest_tensors(tensors: Iterable[Tensor]) -> str:
-    """Return a SHA-256 over the types, shapes and values of tensors, in their order."""
-    total = hashlib.sha256()
-    for tensor in tensors:
-        total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().data)
-    return total.hexdigest()
 
 
 def _read(path: Path) -> Values | None:

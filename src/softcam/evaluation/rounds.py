@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softcam.attribution import attribute
+from softcam.attribution.passes import Passes, digest_tensors, sharing_passes
 from softcam.errors import MissingExtraError, RunError, UnsupportedModelError
 from softcam.evaluation.entries import Entry
 from softcam.evaluation.images import ImageBatch
-from softcam.evaluation.kept import Kept, Values, digest_tensors
+from softcam.evaluation.kept import Kept, Values
 from softcam.evaluation.measures import MEASURES, Case
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Indices
@@ -114,6 +115,7 @@ class Round:
         self.findings = findings
         self.labels = labels
         self.subjects: dict[str, Subject] = {}
+        self.passes: Passes = {}
 
     def explain(self, scores: Scores, places: Indices, kept: Kept) -> None:
         """Measure one entry on the batch; a method that is not defined for the model says so in its scores.
@@ -211,7 +213,8 @@ class _Maps:
     def made(self) -> Tensor:
         """(N, h, w) of the wanted images."""
         subject = self.round.subject_of(self.entry).take(self.wanted)
-        return self._attribute(subject.images, subject.target, finite=False)
+        with sharing_passes(self.round.passes):
+            return self._attribute(subject.images, subject.target, finite=False)
 
     def of(self, usable: Tensor) -> Tensor:
         """Return the maps of some of the wanted images."""

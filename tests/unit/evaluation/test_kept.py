@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from softcam.attribution.passes import digest_tensors
 from softcam.data import Manifest
 from softcam.evaluation import evaluate, rounds
 from softcam.evaluation.comparison import compare_methods
-from softcam.evaluation.kept import Kept, digest_tensors
+from softcam.evaluation.kept import Kept
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Predictions
 
