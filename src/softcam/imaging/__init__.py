@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from softcam.imaging.colormap import encode_png, overlay, scale_limit, signed_colors
-from softcam.imaging.decode import DecodedImage, DecodeLimits, decode_image, image_from_array
+from softcam.imaging.decode import count_frames, decode_image, image_from_array
 from softcam.imaging.geometry import Geometry, Rectangle
+from softcam.imaging.image import DecodedImage, DecodeLimits
 from softcam.imaging.preprocessing import Preprocessing
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Geometry",
     "Preprocessing",
     "Rectangle",
+    "count_frames",
     "decode_image",
     "encode_png",
     "image_from_array",

@@ -1,35 +1,28 @@
 """Untrusted bytes become pixels, or one short reason why not.
 
-Only the decoders of PNG, JPEG, TIFF, BMP, WebP and GIF ever run; the content decides which, not the file name. Colour
-profiles are not applied.
+Only the decoders of PNG, JPEG, TIFF, BMP, WebP, GIF and DICOM ever run; the content decides which, not the file name.
+Colour profiles are not applied.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from softcam.errors import ImageError
+from softcam.imaging.dicom import count_dicom_frames, is_dicom, read_dicom
+from softcam.imaging.image import DECODER_ERRORS, DEFAULT_LIMITS, DecodedImage, DecodeLimits, check_size
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 
-# What Pillow's decoders are known to raise on damaged bytes. RuntimeError stands for NotImplementedError and
-# RecursionError as well; Warning is met when the user turned warnings into errors.
-_DECODER_ERRORS = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
-    SyntaxError, TypeError, ValueError, Warning, struct.error, zlib.error,
-)  # fmt: skip
 _BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 _GREY_MODES = frozenset({"1", "L", "LA", "La"})
@@ -37,75 +30,9 @@ _COLOUR_MODES = frozenset({"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YC
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_WHITE_IS_ZERO = 258, 262, 0
 
 
-@dataclass(frozen=True)
-class DecodeLimits:
-    """What an image file may cost at most.
-
-    Args:
-        max_pixels: Height times width, checked before any pixel is decoded. Pillow's own bomb check stays in force.
-        max_bytes: Size of the encoded file.
-        min_side: Least height and width in pixels.
-
-    Raises:
-        ValueError: If a limit is below 1.
-    """
-
-    max_pixels: int = 89_478_485
-    max_bytes: int = 512 * 1024 * 1024
-    min_side: int = 2
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if (value := getattr(self, field.name)) < 1:
-                raise ValueError(f"Expected `{field.name}` to be at least 1, but got {value}.")
-
-
-DEFAULT_LIMITS = DecodeLimits()
-
-
-@dataclass(frozen=True, eq=False)
-class DecodedImage:
-    """An upright image as it was stored, grey or RGB, 8 or 16 bits.
-
-    Args:
-        pixels: (H, W) grey or (H, W, 3) RGB, uint8 or uint16, read-only; 0 is black, the type's maximum is white.
-        format: The file format that was found ("PNG", "JPEG", ...), or "array".
-        digest: SHA-256 of the file's bytes, or of the pixels of an array, in hexadecimal.
-    """
-
-    pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-    format: str
-    digest: str
-
-    def __post_init__(self) -> None:
-        # A slice is made contiguous here, once, rather than at every resize.
-        object.__setattr__(self, "pixels", np.ascontiguousarray(self.pixels))
-        self.pixels.setflags(write=False)
-
-    @property
-    def height(self) -> int:
-        """Height of the upright image in pixels."""
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Width of the upright image in pixels."""
-        return int(self.pixels.shape[1])
-
-    def to_float(self) -> npt.NDArray[np.float32]:
-        """Return the pixels as (H, W, C) float32 in [0, 1], with C = 1 for grey and 3 for RGB."""
-        scale = np.float32(np.iinfo(self.pixels.dtype).max)
-        return self.pixels.reshape(self.height, self.width, -1).astype(np.float32) / scale
-
-    def to_rgb8(self) -> npt.NDArray[np.uint8]:
-        """Return the pixels as (H, W, 3) uint8 for display; 16-bit values are rounded to 8 bits."""
-        pixels = np.atleast_3d(self.pixels)
-        if pixels.dtype == np.uint16:
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        return np.ascontiguousarray(np.broadcast_to(pixels, (self.height, self.width, 3)), dtype=np.uint8)
-
-
-def decode_image(source: str | Path | bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+def decode_image(
+    source: str | Path | bytes, *, limits: DecodeLimits = DEFAULT_LIMITS, frame: int | None = None
+) -> DecodedImage:
     """Decode one image file safely.
 
     The EXIF orientation is applied. Transparent pixels are composited on black. Palettes and CMYK become RGB, bilevel
@@ -114,15 +41,22 @@ def decode_image(source: str | Path | bytes, *, limits: DecodeLimits = DEFAULT_L
     lies in [0, 1]. A file that holds several equal images (multi-page TIFF, animation) is refused, since any choice
     would be a guess; of a multi-picture JPEG the first, which is the photograph, is taken.
 
+    DICOM is shown as a viewer shows it: rescaled to what the device measured, through the first table or window of
+    values of interest (without one, over the range of up to 8 bits, and from the least to the greatest value of more),
+    MONOCHROME1 as a negative, palettes and YBR as RGB, padding black, overlays not burned in. Of several frames one
+    must be chosen. Nothing of the header but what describes pixels is read.
+
     Args:
         source: A path, or the file's bytes.
         limits: What the file may cost at most.
+        frame: Which frame of a DICOM file, counted from 1; None for the only one.
 
     Returns:
         The upright pixels with the file's format and digest.
 
     Raises:
         ImageError: If this is not a usable image. The message is a short reason and names no path.
+        MissingExtraError: If the file is DICOM and the libraries of the extra `dicom` are not installed.
         RuntimeError: If Pillow was told, process-wide, to pass truncated images off as whole.
         TypeError: If `source` is neither a path nor bytes.
     """
@@ -132,11 +66,33 @@ def decode_image(source: str | Path | bytes, *, limits: DecodeLimits = DEFAULT_L
             "Reset it: truncated images would pass for whole ones."
         )
     content = _read(source, limits.max_bytes)
+    if is_dicom(content):
+        return read_dicom(content, limits=limits).decode(frame)
+    if frame not in (None, 1):
+        raise ImageError(f"frame {frame} of a file that is not DICOM")
     with _reasons(limits), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        _check_size(image.width, image.height, limits)
+        check_size(image.width, image.height, limits)
         _check_single(image)
         pixels = _to_pixels(image)
     return DecodedImage(pixels, str(image.format), hashlib.sha256(content).hexdigest())
+
+
+def count_frames(source: str | Path | bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> int:
+    """Return how many images a file holds that are chosen by number: the frames of a DICOM file, else 1.
+
+    Args:
+        source: A path, or the file's bytes.
+        limits: What the file may cost at most.
+
+    Raises:
+        ImageError: If the file cannot be read, or is DICOM that holds no picture.
+        MissingExtraError: If the file is DICOM and pydicom is not installed.
+        TypeError: If `source` is neither a path nor bytes.
+    """
+    if isinstance(source, bytes):
+        return _count_frames(io.BytesIO(source), limits)
+    with _open(source) as stream:
+        return _count_frames(stream, limits)
 
 
 def image_from_array(array: npt.ArrayLike, *, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
@@ -161,7 +117,7 @@ def image_from_array(array: npt.ArrayLike, *, limits: DecodeLimits = DEFAULT_LIM
         values = values[..., 0]
     if values.ndim != 2 and not (values.ndim == 3 and values.shape[2] == 3):
         raise ImageError(f"array of shape {values.shape}, expected (H, W), (H, W, 1) or (H, W, 3)")
-    _check_size(values.shape[1], values.shape[0], limits)
+    check_size(values.shape[1], values.shape[0], limits)
     pixels = _to_integers(values)
     head = f"{pixels.dtype.name}{pixels.shape}".encode()
     return DecodedImage(pixels, "array", hashlib.sha256(head + pixels.tobytes()).hexdigest())
@@ -176,7 +132,19 @@ def _read(source: str | Path | bytes, max_bytes: int) -> bytes:
     return content
 
 
+def _count_frames(stream: BinaryIO, limits: DecodeLimits) -> int:
+    start = stream.read(132)
+    stream.seek(0)
+    return count_dicom_frames(stream, limits=limits) if is_dicom(start) else 1
+
+
 def _read_file(source: str | Path, max_bytes: int) -> bytes:
+    with _open(source) as stream:
+        return stream.read(max_bytes + 1)
+
+
+@contextmanager
+def _open(source: str | Path) -> Iterator[BinaryIO]:
     if not isinstance(source, str | Path):
         raise TypeError(f"Expected `source` to be a path or bytes, but got {type(source).__name__}.")
     path = Path(source)
@@ -185,7 +153,7 @@ def _read_file(source: str | Path, max_bytes: int) -> bytes:
         if path.exists() and not path.is_file():
             raise ImageError("not a regular file")
         with path.open("rb") as stream:
-            return stream.read(max_bytes + 1)
+            yield stream
     except FileNotFoundError:
         raise ImageError("file not found") from None
     except (OSError, ValueError) as error:
@@ -201,16 +169,9 @@ def _reasons(limits: DecodeLimits) -> Iterator[None]:
     except _BOMB_ERRORS:
         raise ImageError(f"more than {limits.max_pixels} pixels") from None
     except UnidentifiedImageError:
-        raise ImageError("not a readable PNG, JPEG, TIFF, BMP, WebP or GIF image") from None
-    except _DECODER_ERRORS as error:
+        raise ImageError("not a readable PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM image") from None
+    except DECODER_ERRORS as error:
         raise ImageError("image data are truncated or damaged") from error
-
-
-def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
-    if width * height > limits.max_pixels:
-        raise ImageError(f"{width}x{height} is more than {limits.max_pixels} pixels")
-    if min(width, height) < limits.min_side:
-        raise ImageError(f"{width}x{height} pixels, expected at least {limits.min_side} on each side")
 
 
 def _check_single(image: Image.Image) -> None:

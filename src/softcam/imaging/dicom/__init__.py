@@ -1,0 +1,8 @@
+"""DICOM files as a viewer shows them, read without anything about the patient."""
+
+from __future__ import annotations
+
+from softcam.imaging.dicom.file import DicomFile, count_dicom_frames, read_dicom
+from softcam.imaging.dicom.header import is_dicom
+
+__all__ = ["DicomFile", "count_dicom_frames", "is_dicom", "read_dicom"]

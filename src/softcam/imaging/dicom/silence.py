@@ -1,0 +1,78 @@
+"""pydicom's warnings and log records quote header values, so none of them may pass while a file is read."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LIBRARIES = frozenset({"pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"})
+# Module names as `warnings` matches them: from their beginning.
+_QUOTING = rf"({'|'.join(sorted(_LIBRARIES))})(\.|$)"
+
+
+class _OwnThreads(logging.Filter):
+    """Drops what is logged in a thread that is inside `silenced`; other users of the libraries see their records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = threading.local()
+
+    def filter(self, _record: logging.LogRecord) -> bool:
+        return not getattr(self.inside, "depth", 0)
+
+
+_FILTER = _OwnThreads()
+_LOCK = threading.Lock()
+_INSIDE: set[object] = set()
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Let no warning or log record of the DICOM libraries pass; threads may be inside at the same time."""
+    token = object()
+    depth = getattr(_FILTER.inside, "depth", 0)
+    _FILTER.inside.depth = depth + 1
+    with _LOCK:
+        if not _INSIDE:
+            _install()
+        _INSIDE.add(token)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _INSIDE.discard(token)
+            if not _INSIDE:
+                _remove()
+        _FILTER.inside.depth = depth
+
+
+def _install() -> None:
+    # `catch_warnings` puts back the filters that it found, which mixes up those of threads that leave in another order.
+    warnings.filterwarnings("ignore", module=_QUOTING)
+    for logger in _list_loggers():
+        logger.addFilter(_FILTER)
+
+
+def _remove() -> None:
+    for entry in [entry for entry in warnings.filters if _is_own(entry)]:
+        warnings.filters.remove(entry)  # type: ignore[attr-defined]
+    for logger in _list_loggers():
+        logger.removeFilter(_FILTER)
+
+
+def _is_own(entry: tuple[Any, ...]) -> bool:
+    return getattr(entry[3], "pattern", entry[3]) == _QUOTING
+
+
+def _list_loggers() -> list[logging.Logger]:
+    # A filter holds for records of its own logger only, not for those of the loggers below it.
+    known = logging.Logger.manager.loggerDict
+    return [
+        logger
+        for name, logger in list(known.items())
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LIBRARIES
+    ]
