@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from softcam.errors import ManifestError
 
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _STORED_NAMES = ("manifest.csv", "manifest.parquet")
 _EMPTY = frozenset({"", "nan", "<na>"})
 

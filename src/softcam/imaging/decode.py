@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,20 +77,22 @@ def decode_image(
     return DecodedImage(pixels, str(image.format), hashlib.sha256(content).hexdigest())
 
 
-def count_frames(source: str | Path | bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> int:
+def count_frames(source: str | Path | bytes | IO[bytes], *, limits: DecodeLimits = DEFAULT_LIMITS) -> int:
     """Return how many images a file holds that are chosen by number: the frames of a DICOM file, else 1.
 
     Args:
-        source: A path, or the file's bytes.
+        source: A path, the file's bytes, or the open file at its beginning, of which no more than a header is read.
         limits: What the file may cost at most.
 
     Raises:
         ImageError: If the file cannot be read, or is DICOM that holds no picture.
         MissingExtraError: If the file is DICOM and pydicom is not installed.
-        TypeError: If `source` is neither a path nor bytes.
+        TypeError: If `source` is something else.
     """
     if isinstance(source, bytes):
         return _count_frames(io.BytesIO(source), limits)
+    if not isinstance(source, str | Path) and hasattr(source, "read"):
+        return _count_frames(source, limits)
     with _open(source) as stream:
         return _count_frames(stream, limits)
 
@@ -132,7 +134,7 @@ def _read(source: str | Path | bytes, max_bytes: int) -> bytes:
     return content
 
 
-def _count_frames(stream: BinaryIO, limits: DecodeLimits) -> int:
+def _count_frames(stream: IO[bytes], limits: DecodeLimits) -> int:
     start = stream.read(132)
     stream.seek(0)
     return count_dicom_frames(stream, limits=limits) if is_dicom(start) else 1
@@ -144,7 +146,7 @@ def _read_file(source: str | Path, max_bytes: int) -> bytes:
 
 
 @contextmanager
-def _open(source: str | Path) -> Iterator[BinaryIO]:
+def _open(source: object) -> Iterator[IO[bytes]]:
     if not isinstance(source, str | Path):
         raise TypeError(f"Expected `source` to be a path or bytes, but got {type(source).__name__}.")
     path = Path(source)

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from softcam.imaging.decode import DecodedImage
 from softcam.imaging.geometry import Geometry
+from softcam.imaging.image import DecodedImage
 from softcam.imaging.records import read_record
 
 Fit = Literal["shorter", "squash"]

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from softcam.predict.prediction import Prediction, decide
-from softcam.predict.predictor import Outcome, Predictor
+from softcam.predict.predictor import Outcome, Predictor, Readable
 
-__all__ = ["Outcome", "Prediction", "Predictor", "decide"]
+__all__ = ["Outcome", "Prediction", "Predictor", "Readable", "decide"]

@@ -24,7 +24,7 @@ class Prediction:
     """What a model says about one image, or the reason why it could not be asked.
 
     Args:
-        id: The input's path as it was given, or `input-<position>` where there is none.
+        id: The input's path as it was given or its own name, or `input-<position>` where there is none.
         status: `ok` or `failed`; a failed prediction has empty arrays.
         classes: Class names in the order of the arrays.
         reason: Why it failed; empty if it did not.
@@ -35,6 +35,7 @@ class Prediction:
         geometry: From the network's input, which the maps tile evenly, to the original image. None if failed.
         sum_error: Measured relative error of "the mean of the maps is the logits"; NaN if failed.
         digest: SHA-256 of the input's bytes; empty if it could not be read.
+        spacing: Distance of the original's pixels in millimetres, between rows and between columns, where known.
         multi_label: Whether classes are independent rather than exclusive.
     """
 
@@ -49,6 +50,7 @@ class Prediction:
     geometry: Geometry | None = None
     sum_error: float = math.nan
     digest: str = ""
+    spacing: tuple[float, float] | None = None
     multi_label: bool = False
 
     @property

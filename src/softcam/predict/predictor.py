@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,26 @@ from torch import Tensor
 
 from softcam.backbones import default_preprocessing, identify
 from softcam.bundle import BundleConfig, fingerprint, load, read_config
-from softcam.errors import IdentityError, ImageError, UnsupportedModelError
+from softcam.errors import IdentityError, ImageError, MissingExtraError, UnsupportedModelError
 from softcam.imaging import DecodedImage, Geometry, Preprocessing, decode_image, image_from_array
 from softcam.nn import Evidence, SoftCAM
 from softcam.predict.prediction import Prediction, choose_class
 from softcam.predict.prefetch import map_ahead
 
-Source = str | Path | bytes | npt.NDArray[Any] | DecodedImage
+
+@runtime_checkable
+class Readable(Protocol):
+    """An image that is read when its turn comes, such as one frame of a file or one member of an archive."""
+
+    @property
+    def id(self) -> str:
+        """Name of the image, for the prediction."""
+
+    def decode(self) -> DecodedImage:
+        """Return the image; called in a worker thread. Raises `ImageError` where that is not possible."""
+
+
+Source = str | Path | bytes | npt.NDArray[Any] | DecodedImage | Readable
 TOLERANCE = 1e-5
 """Largest relative error of "the mean of the maps is the logits" with which a prediction is given out."""
 
@@ -54,6 +67,7 @@ class _Prepared:
     geometry: Geometry | None = None
     image: DecodedImage | None = None
     digest: str = ""
+    spacing: tuple[float, float] | None = None
     reason: str = ""
 
 
@@ -116,7 +130,7 @@ class Predictor:
 
         Args:
             inputs: Paths, bytes of image files, arrays (H, W), (H, W, 1) or (H, W, 3) as `image_from_array` takes
-                them, or decoded images. Taken lazily; may be endless.
+                them, decoded images, or what decodes itself when its turn comes. Taken lazily; may be endless.
 
         Yields:
             Predictions; what cannot be read has status `failed` and a reason, and does not stop the rest.
@@ -169,15 +183,16 @@ class Predictor:
         return readable == self.batch_size or len(waiting) == self.batch_size * _FAILED_PER_BATCH
 
     def _prepare(self, position: int, source: Source, keep_bytes: int) -> _Prepared:
-        name = str(source) if isinstance(source, str | Path) else f"input-{position}"
+        name = _name(position, source)
         try:
             image = _decode(source)
-        except (ImageError, OSError) as error:
-            reason = str(error) if isinstance(error, ImageError) else (error.strerror or type(error).__name__).lower()
-            return _Prepared(name, position, reason=reason)
+        except (ImageError, MissingExtraError) as error:
+            return _Prepared(name, position, reason=str(error))
+        except OSError as error:
+            return _Prepared(name, position, reason=(error.strerror or type(error).__name__).lower())
         tensor, geometry = self.preprocessing(image)
         kept = image if image.pixels.nbytes <= keep_bytes else None
-        return _Prepared(name, position, tensor, geometry, kept, image.digest)
+        return _Prepared(name, position, tensor, geometry, kept, image.digest, image.spacing)
 
     def _run(self, items: list[_Prepared]) -> list[Outcome]:
         outcomes = [Outcome(Prediction(i.id, "failed", self.classes, i.reason, digest=i.digest), None) for i in items]
@@ -223,6 +238,7 @@ class Predictor:
             geometry=item.geometry,
             sum_error=error,
             digest=item.digest,
+            spacing=item.spacing,
             multi_label=multi_label,
         )
 
@@ -288,9 +304,17 @@ def _find_preprocessing(model: SoftCAM, config: BundleConfig | None) -> Preproce
     return Preprocessing.from_dict(default_preprocessing(architecture.name))
 
 
+def _name(position: int, source: Source) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    return source.id if isinstance(source, Readable) else f"input-{position}"
+
+
 def _decode(source: Source) -> DecodedImage:
     if isinstance(source, DecodedImage):
         return source
+    if isinstance(source, Readable):
+        return source.decode()
     if isinstance(source, str | Path | bytes):
         return decode_image(source)
     if isinstance(source, np.ndarray):

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from PIL import Image
 from softcam.bundle import list_versions
 from softcam.errors import RunError
 from softcam.files import atomic_path, write_atomic
-from softcam.imaging import DecodedImage, decode_image, encode_png, overlay, scale_limit
+from softcam.imaging import DecodedImage, encode_png, overlay, scale_limit
 from softcam.predict import Outcome, Prediction, Predictor
-from softcam.reporting.inputs import Entry, list_entries, summarize
+from softcam.reporting.inputs import Entry, Frames, list_entries, summarize
 from softcam.reporting.journal import Journal, Row, check_same_run, open_journal
 
 Progress = Callable[[str, int, int], None]
@@ -38,6 +38,37 @@ LARGEST_OVERLAY = 2048
 _KEPT_PIXELS = 16 * 1024 * 1024
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.partial\.[a-z]+$")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class Products:
+    """What is written for each image.
+
+    Args:
+        overlays: Whether to write `overlays/<id>.png`: the upright image under the evidence for the predicted class
+            against its strongest rival (independent classes: for the highest logit), where the network looked.
+        arrays: Whether to write `evidence/<id>.npz`: `maps` (K, h, w) float32 in logit units, `logits` (K,),
+            `classes`, `geometry` as JSON, and where the file has it `spacing` of the original's pixels in millimetres,
+            between rows and between columns.
+        limit: Logits per cell that get the full colour, the same for all overlays; default: chosen from the first
+            batch and noted in `run.json`.
+
+    Raises:
+        ValueError: If `limit` is not positive and finite.
+    """
+
+    overlays: bool = True
+    arrays: bool = True
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and not 0 < self.limit < math.inf:
+            raise ValueError(
+                f"Expected `limit` to be positive and finite, but got {self.limit}. Leave it out to have one chosen."
+            )
+
+
+EVERYTHING = Products()
 
 
 @dataclass(frozen=True)
@@ -62,40 +93,33 @@ def explain(
     inputs: Iterable[str | Path],
     out: str | Path,
     *,
-    overlays: bool = True,
-    arrays: bool = True,
-    limit: float | None = None,
+    products: Products = EVERYTHING,
+    frames: Frames = "each",
     progress: Progress | None = None,
 ) -> ExplainSummary:
     """Predict images and write `predictions.csv`, `failures.csv`, `evidence/`, `overlays/` and, last, `run.json`.
 
     One row per input, in input order. A call that was killed continues where it stopped when it is repeated; a
-    finished one returns at once. A second file with the same bytes fails as a duplicate of the first. Text cells that
-    a spreadsheet would run as a formula get a leading apostrophe.
+    finished one returns at once. A second file with the same bytes, or the same frame of it, fails as a duplicate of
+    the first. Text cells that a spreadsheet would run as a formula get a leading apostrophe.
 
     Args:
         predictor: The model.
-        inputs: Files and folders; see `list_entries` for the ids that their images get.
+        inputs: Files, folders, zip archives and DICOMDIRs; see `list_entries` for the ids that their images get.
         out: Folder of the results. Nothing is written elsewhere.
-        overlays: Whether to write `overlays/<id>.png`: the upright image under the evidence for the predicted class
-            against its strongest rival (independent classes: for the highest logit), where the network looked.
-        arrays: Whether to write `evidence/<id>.npz`: `maps` (K, h, w) float32 in logit units, `logits` (K,),
-            `classes`, and `geometry` as JSON.
-        limit: Logits per cell that get the full colour, the same for all overlays; default: chosen from the first
-            batch and noted in `run.json`.
+        products: What to write for each image.
+        frames: "each" for every frame of a file that holds several, or the number of the one to take, from 1.
         progress: Called with a stage, the number of inputs done and their total.
 
     Raises:
         IdentityError: If the maps of an image do not average to its logits, or hold NaN.
         RunError: If there is no input, or `out` holds another run or belongs to another process.
-        ValueError: If `limit` is not positive and finite.
+        ValueError: If `frames` is neither "each" nor a number from 1.
     """
     started = time.monotonic()
-    if limit is not None and not 0 < limit < math.inf:
-        raise ValueError(
-            f"Expected `limit` to be positive and finite, but got {limit}. Leave it out to have one chosen."
-        )
-    run = _Run(predictor, _as_paths(inputs), Path(out), overlays, arrays, limit)
+    if frames != "each" and (not isinstance(frames, int) or frames < 1):
+        raise ValueError(f"Expected `frames` to be 'each' or a whole number of at least 1, but got {frames!r}.")
+    run = _Run(predictor, _as_paths(inputs), Path(out), products, frames)
     identity = run.identity()
     total = identity["inputs"]["count"]
     if total == 0:
@@ -114,18 +138,17 @@ class _Run:
     predictor: Predictor
     inputs: tuple[Path, ...]
     out: Path
-    overlays: bool
-    arrays: bool
-    limit: float | None
+    products: Products
+    frames: Frames
 
     def entries(self) -> Iterator[Entry]:
-        return list_entries(self.inputs, exclude=self.out)
+        return list_entries(self.inputs, exclude=self.out, frames=self.frames)
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the results, as JSON gives it back."""
         predictor = self.predictor
         count, digest = summarize(self.entries())
-        arguments = {"overlays": self.overlays, "arrays": self.arrays, "limit": self.limit}
+        arguments = {**asdict(self.products), "frames": self.frames}
         model = {
             "fingerprint": predictor.fingerprint,
             "classes": list(predictor.classes),
@@ -192,11 +215,11 @@ def _take_over(journal: Journal, entries: Iterator[Entry], seen: dict[str, str])
     return count
 
 
-def _sources(entries: Iterator[Entry], sent: deque[Entry]) -> Iterator[Path]:
+def _sources(entries: Iterator[Entry], sent: deque[Entry]) -> Iterator[Entry]:
     for entry in entries:
         sent.append(entry)
         if not entry.refusal:
-            yield entry.path
+            yield entry
 
 
 Job = tuple[Entry, Outcome | None]
@@ -220,11 +243,11 @@ def _finish_batch(run: _Run, journal: Journal, jobs: Sequence[Job], seen: dict[s
         rows.append(row)
         if outcome is not None and row.status == "ok":
             good.append((entry, outcome))
-    limit = run.limit or journal.overlay_limit
-    if good and limit is None and run.overlays:
+    limit = run.products.limit or journal.overlay_limit
+    if good and limit is None and run.products.overlays:
         limit = scale_limit(np.stack([outcome.prediction.margin() for _, outcome in good]))
     with ThreadPoolExecutor(2, thread_name_prefix="softcam-write") as writers:
-        for future in [writers.submit(_write_evidence, run, *pair, limit) for pair in good]:
+        for future in [writers.submit(_write_products, run, *pair, limit) for pair in good]:
             future.result()
     journal.append(rows, overlay_limit=limit)
     return len(rows)
@@ -236,30 +259,36 @@ def _make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str],
         return Row(entry.id, "failed", empty, entry.refusal)
     if prediction.status == "failed":
         return Row(entry.id, "failed", empty, prediction.reason, prediction.digest)
-    if first := seen.get(prediction.digest):
-        return Row(entry.id, "failed", empty, f"duplicate of {first}", prediction.digest)
-    seen[prediction.digest] = entry.id
+    digest = prediction.digest if entry.frame is None else f"{prediction.digest}#{entry.frame}"
+    if first := seen.get(digest):
+        return Row(entry.id, "failed", empty, f"duplicate of {first}", digest)
+    seen[digest] = entry.id
     # Nine digits give back every float32.
     numbers = [f"{value:.9g}" for value in (*prediction.probabilities, *prediction.logits)]
     cells = (prediction.predicted or "", *numbers, f"{prediction.sum_error:.3g}")
-    return Row(entry.id, "ok", cells, digest=prediction.digest)
+    return Row(entry.id, "ok", cells, digest=digest)
 
 
-def _write_evidence(run: _Run, entry: Entry, outcome: Outcome, limit: float | None) -> None:
-    prediction = outcome.prediction
-    if run.arrays:
-        with atomic_path(run.out / "evidence" / f"{entry.id}.npz") as file:
-            np.savez_compressed(
-                file,
-                maps=prediction.maps,
-                logits=prediction.logits,
-                classes=np.array(prediction.classes),
-                geometry=np.array(prediction.geometry.to_json() if prediction.geometry else ""),
-            )
-    if run.overlays and limit is not None:
-        image = outcome.image or decode_image(entry.path)
-        pixels = draw_overlay(image, prediction, limit=limit)
+def _write_products(run: _Run, entry: Entry, outcome: Outcome, limit: float | None) -> None:
+    """Write all files of one image; called in a worker thread."""
+    if run.products.arrays:
+        _write_arrays(run.out / "evidence" / f"{entry.id}.npz", outcome.prediction)
+    if run.products.overlays and limit is not None:
+        pixels = draw_overlay(outcome.image or entry.decode(), outcome.prediction, limit=limit)
         write_atomic(run.out / "overlays" / f"{entry.id}.png", encode_png(pixels))
+
+
+def _write_arrays(path: Path, prediction: Prediction) -> None:
+    spacing: dict[str, Any] = {} if prediction.spacing is None else {"spacing": np.array(prediction.spacing)}
+    with atomic_path(path) as file:
+        np.savez_compressed(
+            file,
+            maps=prediction.maps,
+            logits=prediction.logits,
+            classes=np.array(prediction.classes),
+            geometry=np.array(prediction.geometry.to_json() if prediction.geometry else ""),
+            **spacing,
+        )
 
 
 def draw_overlay(image: DecodedImage, prediction: Prediction, *, limit: float) -> npt.NDArray[np.uint8]:

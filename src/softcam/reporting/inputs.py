@@ -1,4 +1,4 @@
-"""Files and folders become a list of images, each under an id that is a safe and unique file name."""
+"""Files, folders, archives and discs become a list of images, each under an id that is a safe and unique file name."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from softcam.errors import ImageError, MissingExtraError
+from softcam.imaging import DecodedImage
+from softcam.imaging.dicom import is_directory, list_references
+from softcam.reporting.archives import SIGNATURES, Archive, find_fault
+from softcam.reporting.stored import StoredFile
+
+Frames = Literal["each"] | int
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 _RESERVED = frozenset({"AUX", "CON", "NUL", "PRN", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))})
 _OUTPUTS = (".npz", ".png")
 _LONGEST = 180  # bytes; leaves room for suffixes and a temporary name within the 255 of common file systems
+_LARGEST_DIRECTORY = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -21,34 +31,68 @@ class Entry:
 
     Args:
         id: Name in tables and of output files: a relative path with `/`, without `..`, unique in its run even where
-            upper and lower case are the same.
-        path: Where it is read from.
+            upper and lower case are the same; `#3` at its end says the frame.
+        file: Where its bytes are; frames of the same file share it.
         refusal: Why it is not even opened; empty if it is.
+        frame: Which image of a file with several, counted from 1; None for the only one.
     """
 
     id: str
-    path: Path
+    file: StoredFile
     refusal: str = ""
+    frame: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file, or the archive that it is in."""
+        return self.file.path
+
+    @property
+    def member(self) -> str:
+        """Name within the archive at `path`; empty if it is a file of its own."""
+        return "" if self.file.member is None else self.file.member.filename
+
+    def read(self) -> bytes:
+        """Return the bytes of the whole file.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
+        return self.file.read()
+
+    def decode(self) -> DecodedImage:
+        """Return the image.
+
+        Raises:
+            ImageError: If it cannot be decoded.
+            MissingExtraError: If it is DICOM and the libraries for it are not installed.
+        """
+        return self.file.decode(self.frame)
 
 
-def list_entries(inputs: Iterable[str | Path], *, exclude: Path) -> Iterator[Entry]:
-    """Yield the images that files and folders name, in a fixed order.
+def list_entries(inputs: Iterable[str | Path], *, exclude: Path, frames: Frames = "each") -> Iterator[Entry]:
+    """Yield the images that files, folders, zip archives and DICOMDIRs name, in a fixed order.
 
-    A file's id is its name; every regular file in a folder, hidden ones apart, gets its path relative to that folder.
-    Ids that would be equal get `~2`, `~3`, ... Links to folders and links that leave the folder are refused.
+    A file's id is its name; every regular file in a folder, hidden ones apart, gets its path relative to that folder,
+    every member of an archive its name there, and every file that a DICOMDIR names its path from there. Frames of a
+    file that holds several get their number behind the name: `scan.dcm#3`. Ids that would be equal get `~2`, `~3`, ...
+    Links to folders and links that leave the folder are refused. Archives and DICOMDIRs are opened only where they are
+    named themselves; within folders and archives they are refused by name.
 
     Args:
-        inputs: Files and folders. What does not exist is listed too, and fails when it is opened.
+        inputs: Files, folders, archives and DICOMDIRs. What does not exist is listed too, and fails when it is opened.
         exclude: A folder to leave out, where results go.
+        frames: "each" for all frames of a file that holds several, or the number of the one to take, from 1.
 
     Yields:
-        Entries, lazily, folders sorted by name.
+        Entries, lazily, folders and archives sorted by name.
     """
     taken: set[str] = set()
     for given in map(Path, inputs):
-        found = _walk(given, exclude.resolve()) if given.is_dir() else [Entry(given.name, given)]
-        for entry in found:
-            yield replace(entry, id=_claim(_safe(entry.id), taken))
+        for entry in _open(given, exclude.resolve()):
+            named = replace(entry, id=_safe(entry.id))
+            for image in [named] if named.refusal else _split(named, frames):
+                yield replace(image, id=_claim(image.id, taken))
 
 
 def summarize(entries: Iterable[Entry]) -> tuple[int, str]:
@@ -56,8 +100,19 @@ def summarize(entries: Iterable[Entry]) -> tuple[int, str]:
     digest, count = hashlib.sha256(), 0
     for entry in entries:
         count += 1
-        digest.update(f"{entry.id}\0{_stamp(entry)}\0".encode())
+        digest.update(f"{entry.id}\0{entry.refusal or entry.file.stamp}\0".encode())
     return count, digest.hexdigest()
+
+
+def _open(given: Path, exclude: Path) -> Iterator[Entry]:
+    """Yield what a user named: the images in it, or the file itself."""
+    if given.is_dir():
+        return _walk(given, exclude)
+    file = StoredFile(given)
+    start = file.peek()
+    if start.startswith(SIGNATURES):
+        return _unpack(given)
+    return _follow(given) if is_directory(start) else iter([Entry(given.name, file)])
 
 
 def _walk(folder: Path, exclude: Path) -> Iterator[Entry]:
@@ -67,14 +122,18 @@ def _walk(folder: Path, exclude: Path) -> Iterator[Entry]:
         name = current.relative_to(folder).as_posix()
         try:
             if current != folder and current.is_symlink():
-                yield Entry(name, current, _judge_link(current, root))
+                yield _make(name, current, _judge_link(current, root))
             elif current.is_file():
-                yield Entry(name, current)
+                yield _make(name, current)
             elif current.is_dir() and current.resolve() != exclude:
                 children = [child for child in current.iterdir() if not child.name.startswith(".")]
                 waiting.extend(sorted(children, reverse=True))
         except OSError as error:
-            yield Entry(name, current, f"cannot be read: {(error.strerror or 'unknown').lower()}")
+            yield _make(name, current, f"cannot be read: {(error.strerror or 'unknown').lower()}")
+
+
+def _make(name: str, path: Path, refusal: str = "") -> Entry:
+    return Entry(name, StoredFile(path), refusal)
 
 
 def _judge_link(link: Path, root: Path) -> str:
@@ -85,6 +144,62 @@ def _judge_link(link: Path, root: Path) -> str:
     if not target.is_relative_to(root):
         return "link that leaves the folder"
     return "" if target.is_file() else "link to something else than a file, which is not followed"
+
+
+def _unpack(path: Path) -> Iterator[Entry]:
+    """Yield the members of an archive."""
+    try:
+        archive = Archive(path)
+        members = archive.list_members()
+    except ImageError as error:
+        yield _make(path.name, path, str(error))
+        return
+    if not members:
+        yield _make(path.name, path, "archive without files")
+    for member in members:
+        yield Entry(member.filename, StoredFile(path, archive, member), find_fault(member))
+
+
+def _follow(directory: Path) -> Iterator[Entry]:
+    """Yield the files that a DICOMDIR names."""
+    try:
+        references = list_references(StoredFile(directory).read(_LARGEST_DIRECTORY))
+    except (ImageError, MissingExtraError) as error:
+        yield _make(directory.name, directory, str(error))
+        return
+    if not references:
+        yield _make(directory.name, directory, "DICOM directory (DICOMDIR) without files")
+    for parts in references:
+        yield _locate(directory.parent, parts)
+
+
+def _locate(folder: Path, parts: tuple[str, ...]) -> Entry:
+    name = "/".join(parts)
+    if any(part in {"", ".", ".."} or not _FORBIDDEN.isdisjoint(part) for part in parts):
+        return _make(name, folder, "reference that leads out of the folder")
+    path = folder.joinpath(*parts)
+    if not path.exists():
+        # Discs are often mounted with names in lower case.
+        lower = folder.joinpath(*(part.lower() for part in parts))
+        path = lower if lower.exists() else path
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        inside = False
+    return _make(name, path, "" if inside else "reference that leads out of the folder")
+
+
+def _split(entry: Entry, frames: Frames) -> Iterator[Entry]:
+    """Yield the images of a file, one for each frame that is asked for."""
+    try:
+        refusal, count = entry.file.inspect()
+    except (ImageError, MissingExtraError, OSError, ValueError):
+        refusal, count = "", 1  # said when it is decoded
+    if count == 1 or refusal:
+        yield replace(entry, refusal=refusal)
+        return
+    for number in range(1, count + 1) if frames == "each" else (frames,):
+        yield replace(entry, id=f"{entry.id}#{number}", frame=number)
 
 
 def _safe(name: str) -> str:
@@ -116,13 +231,3 @@ def _claim(name: str, taken: set[str]) -> str:
         candidate = path.with_name(f"{path.stem}~{number}{path.suffix}").as_posix()
     taken.add(key)
     return candidate
-
-
-def _stamp(entry: Entry) -> str:
-    if entry.refusal:
-        return entry.refusal
-    try:
-        status = entry.path.stat()
-    except (OSError, ValueError):
-        return "absent"
-    return f"{status.st_size} {status.st_mtime_ns}"

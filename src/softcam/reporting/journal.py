@@ -26,7 +26,8 @@ class Row:
         status: `ok` or `failed`.
         cells: Texts between status and error: predicted, probabilities, logits, sum error.
         error: Why it failed; empty if it did not.
-        digest: SHA-256 of the image's bytes; empty if it could not be read.
+        digest: SHA-256 of the file's bytes, with `#` and the number of the frame where it holds several; empty if it
+            could not be read.
     """
 
     id: str

@@ -24,7 +24,7 @@ from softcam.errors import IdentityError, RunError
 from softcam.imaging import Geometry, Preprocessing, decode_image, image_from_array, overlay
 from softcam.nn import convert
 from softcam.predict import Prediction, Predictor
-from softcam.reporting.explanations import ExplainSummary, draw_overlay, explain
+from softcam.reporting.explanations import ExplainSummary, Products, draw_overlay, explain
 
 
 class Toy(nn.Module):
@@ -105,13 +105,13 @@ def test_arrays_hold_the_evidence(tmp_path: Path, images: Path, predictor: Predi
 
 
 def test_the_record_is_written_last_and_says_what_was_done(tmp_path: Path, images: Path, predictor: Predictor) -> None:
-    explain(predictor, [images], tmp_path / "out", overlays=False)
+    explain(predictor, [images], tmp_path / "out", products=Products(overlays=False))
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["complete"] is True
     assert record["model"]["fingerprint"] == fingerprint(predictor.model)
     assert record["model"]["preprocessing"]["size"] == 32
     assert record["counts"] == {"inputs": 8, "done": 8, "failed": 0}
-    assert record["arguments"] == {"overlays": False, "arrays": True, "limit": None}
+    assert record["arguments"] == {"overlays": False, "arrays": True, "limit": None, "frames": "each"}
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     newest = max((tmp_path / "out").rglob("*"), key=lambda path: path.stat().st_mtime_ns if path.is_file() else 0)
     assert newest.name == "run.json"
@@ -124,7 +124,7 @@ def test_the_record_is_written_last_and_says_what_was_done(tmp_path: Path, image
 def test_writes_what_is_asked_for(
     tmp_path: Path, images: Path, predictor: Predictor, overlays: bool, arrays: bool
 ) -> None:
-    explain(predictor, [images], tmp_path / "out", overlays=overlays, arrays=arrays)
+    explain(predictor, [images], tmp_path / "out", products=Products(overlays, arrays))
     assert (tmp_path / "out" / "overlays").exists() == overlays
     assert (tmp_path / "out" / "evidence").exists() == arrays
 
@@ -143,7 +143,7 @@ def test_bad_inputs_are_named_and_the_rest_goes_on(tmp_path: Path, predictor: Pr
     rows = read(tmp_path / "out" / "predictions.csv")
     failures = {row["image"]: row["reason"] for row in read(tmp_path / "out" / "failures.csv")}
     assert failures == {
-        "'=cmd_calc.png": "not a readable PNG, JPEG, TIFF, BMP, WebP or GIF image",
+        "'=cmd_calc.png": "not a readable PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM image",
         "copy.png": "duplicate of 000.png",
         "cut.png": "image data are truncated or damaged",
         "empty.png": "file is empty",
@@ -184,8 +184,9 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, images: Path, monkeypatc
     [
         ({"predictor": lambda: make_predictor(1)}, "its model differ"),
         ({"predictor": lambda: make_predictor(preprocessing=Preprocessing(size=40))}, "its model differ"),
-        ({"overlays": False}, "its arguments differ"),
-        ({"limit": 1.0}, "its arguments differ"),
+        ({"products": Products(overlays=False)}, "its arguments differ"),
+        ({"products": Products(limit=1.0)}, "its arguments differ"),
+        ({"frames": 2}, "its arguments differ"),
         ({"inputs": lambda folder: [folder / "000.png"]}, "its inputs differ"),
     ],
 )
@@ -234,9 +235,15 @@ def test_nothing_to_explain_is_an_error(tmp_path: Path, predictor: Predictor) ->
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
-def test_refuses_a_scale_that_is_none(tmp_path: Path, images: Path, predictor: Predictor, limit: float) -> None:
+def test_refuses_a_scale_that_is_none(limit: float) -> None:
     with pytest.raises(ValueError, match="`limit` to be positive and finite"):
-        explain(predictor, [images], tmp_path / "out", limit=limit)
+        Products(limit=limit)
+
+
+@pytest.mark.parametrize("frames", [0, -1, "all", 1.5])
+def test_refuses_frames_that_are_none(tmp_path: Path, images: Path, predictor: Predictor, frames: Any) -> None:
+    with pytest.raises(ValueError, match="`frames` to be 'each' or a whole number of at least 1"):
+        explain(predictor, [images], tmp_path / "out", frames=frames)
 
 
 def test_one_path_is_enough(tmp_path: Path, images: Path, predictor: Predictor) -> None:
@@ -390,7 +397,7 @@ def test_the_overlay_refuses_another_image() -> None:
 
 def test_one_scale_for_all_overlays(tmp_path: Path, images: Path, predictor: Predictor) -> None:
     explain(predictor, [images], tmp_path / "out")
-    explain(predictor, [images], tmp_path / "set", limit=50.0)
+    explain(predictor, [images], tmp_path / "set", products=Products(limit=50.0))
     limit = json.loads((tmp_path / "out" / "run.json").read_text())["overlay_limit"]
     assert json.loads((tmp_path / "set" / "run.json").read_text())["overlay_limit"] == 50.0
     for name in ("000.png", "sub/007.png"):

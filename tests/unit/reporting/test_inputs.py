@@ -133,7 +133,7 @@ def test_the_summary_counts_and_sees_every_change(tmp_path: Path) -> None:
     assert summarize(entries) == (2, digest)
     assert summarize(reversed(entries))[1] != digest
     assert summarize(entries[:1])[0] == 1
-    assert summarize([entries[0], Entry("b.png", entries[1].path, "refused")])[1] != digest
+    assert summarize([entries[0], Entry("b.png", entries[1].file, "refused")])[1] != digest
     os.utime(tmp_path / "b.png", ns=(1, 1))
     assert summarize(entries)[1] != digest
     (tmp_path / "b.png").unlink()

@@ -55,7 +55,7 @@ def _look_up(values: npt.NDArray[Any], shades: npt.NDArray[np.uint16]) -> Shown:
     table = _narrow(shades)
     if values.dtype == np.uint8 == table.dtype and np.array_equal(table, np.arange(256)):
         return values
-    return table[values]
+    return table.take(values)
 
 
 def _narrow(values: npt.NDArray[Any]) -> Shown:
@@ -85,10 +85,8 @@ def _shade(values: npt.NDArray[Any], stored: npt.NDArray[Any], header: Any) -> n
 
 
 def _is_negative(header: Any) -> bool:
-    return (
-        read_value(header, "PhotometricInterpretation") == "MONOCHROME1"
-        or read_value(header, "PresentationLUTShape") == "INVERSE"
-    )
+    kind, shape = read_value(header, "PhotometricInterpretation"), read_value(header, "PresentationLUTShape")
+    return bool(kind == "MONOCHROME1" or shape == "INVERSE")
 
 
 def _find_padding(stored: npt.NDArray[Any], header: Any) -> npt.NDArray[np.bool_]:
@@ -114,7 +112,8 @@ def _apply_voi(modality: Floats, header: Any) -> Floats | None:
     """Return the brightness by the first table or the first window; None where the file has neither."""
     if items := read_value(header, "VOILUTSequence"):
         table = read_lookup_table(items[0], little=_is_little(header))
-        return np.clip(table.apply(modality) / (2**table.bits - 1), 0, 1)
+        shown: Floats = np.clip(table.apply(modality) / (2**table.bits - 1), 0, 1)
+        return shown
     center, width = (_read_number(header, f"Window{name}") for name in ("Center", "Width"))
     if center is None or width is None or width <= 0:
         return None

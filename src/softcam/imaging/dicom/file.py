@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from softcam.errors import ImageError
 from softcam.imaging.dicom.display import show
@@ -77,7 +77,7 @@ def read_dicom(content: bytes, *, limits: DecodeLimits = DEFAULT_LIMITS) -> Dico
     return DicomFile(header, hashlib.sha256(content).hexdigest(), frames)
 
 
-def count_dicom_frames(stream: BinaryIO, *, limits: DecodeLimits = DEFAULT_LIMITS) -> int:
+def count_dicom_frames(stream: IO[bytes], *, limits: DecodeLimits = DEFAULT_LIMITS) -> int:
     """Return how many pictures a DICOM file holds, reading no more than its header.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from functools import cache
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from softcam.errors import ImageError
 from softcam.imaging.dicom.silence import silenced
@@ -64,7 +64,7 @@ def is_dicom(start: bytes) -> bool:
     return little and element[1:] == b"\0" and (explicit or implicit)
 
 
-def read_header(stream: BinaryIO, limits: DecodeLimits, *, pixels: bool = True) -> Any:
+def read_header(stream: IO[bytes], limits: DecodeLimits, *, pixels: bool = True) -> Any:
     """Read what describes the pixels, and the pixel data as they were stored.
 
     Args:
@@ -173,7 +173,7 @@ def _list_tags() -> tuple[int, ...]:
     return tuple(int(datadict.tag_for_keyword(keyword)) for keyword in _KEYWORDS)
 
 
-def _inflate(stream: BinaryIO, max_bytes: int) -> BinaryIO:
+def _inflate(stream: IO[bytes], max_bytes: int) -> IO[bytes]:
     """Return the stream, unpacked where the whole data set is deflated; pydicom would unpack without bounds."""
     start = stream.read(1024)
     stream.seek(0)

@@ -34,7 +34,7 @@ class LookupTable:
     def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the entries of values of any shape, which are rounded to whole numbers."""
         positions = np.rint(values).astype(np.int64) - self.first
-        return self.entries[np.clip(positions, 0, len(self.entries) - 1)]
+        return np.asarray(self.entries[np.clip(positions, 0, len(self.entries) - 1)])
 
 
 def read_lookup_table(item: Any, *, little: bool) -> LookupTable:

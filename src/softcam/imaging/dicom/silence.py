@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 _LIBRARIES = frozenset({"pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"})
@@ -65,14 +66,18 @@ def _remove() -> None:
 
 
 def _is_own(entry: tuple[Any, ...]) -> bool:
-    return getattr(entry[3], "pattern", entry[3]) == _QUOTING
+    return bool(getattr(entry[3], "pattern", entry[3]) == _QUOTING)
 
 
-def _list_loggers() -> list[logging.Logger]:
+def _list_loggers() -> tuple[logging.Logger, ...]:
+    return _select_loggers(len(logging.Logger.manager.loggerDict))
+
+
+@lru_cache(maxsize=1)
+def _select_loggers(_known: int) -> tuple[logging.Logger, ...]:
     # A filter holds for records of its own logger only, not for those of the loggers below it.
-    known = logging.Logger.manager.loggerDict
-    return [
+    return tuple(
         logger
-        for name, logger in list(known.items())
+        for name, logger in list(logging.Logger.manager.loggerDict.items())
         if isinstance(logger, logging.Logger) and name.partition(".")[0] in _LIBRARIES
-    ]
+    )
