@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from softcam.errors import ImageError
 from softcam.imaging.dicom.header import DAMAGED, is_dicom
-from softcam.imaging.dicom.silence import silenced
-from softcam.imaging.image import DECODER_ERRORS
+from softcam.imaging.dicom.silence import guarded
 from softcam.imaging.libraries import load_library
 
 _CLASS = b"\x02\x00\x02\x00UI"  # the element MediaStorageSOPClassUID, always explicit and little endian
@@ -40,12 +38,9 @@ def list_references(content: bytes) -> list[tuple[str, ...]]:
         MissingExtraError: If pydicom is not installed.
     """
     pydicom = load_library("pydicom", package="pydicom")
-    try:
-        with silenced():
-            directory = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=[_RECORDS])
-            found = [_read_reference(record) for record in directory.get("DirectoryRecordSequence") or ()]
-    except (*DECODER_ERRORS, pydicom.errors.InvalidDicomError):
-        raise ImageError(DAMAGED) from None
+    with guarded(DAMAGED):
+        directory = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=[_RECORDS])
+        found = [_read_reference(record) for record in directory.get("DirectoryRecordSequence") or ()]
     return list(dict.fromkeys(parts for parts in found if parts))
 
 

@@ -11,9 +11,9 @@ from typing import IO, Any
 
 from softcam.errors import ImageError
 from softcam.imaging.dicom.display import show
-from softcam.imaging.dicom.header import check_header, read_header, read_value
+from softcam.imaging.dicom.header import DAMAGED, check_header, read_header, read_value
 from softcam.imaging.dicom.pixels import read_pixels
-from softcam.imaging.dicom.silence import silenced
+from softcam.imaging.dicom.silence import guarded
 from softcam.imaging.image import DEFAULT_LIMITS, DecodedImage, DecodeLimits
 
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -46,7 +46,7 @@ class DicomFile:
             MissingExtraError: If the codecs are not installed.
         """
         number = self._choose(frame)
-        with silenced():
+        with guarded(DAMAGED):
             header = _merge_groups(self.header, number - 1)
             pixels = show(read_pixels(self.header, number - 1), header)
             spacing = _find_spacing(header)

@@ -8,8 +8,8 @@ from functools import cache
 from typing import IO, Any
 
 from softcam.errors import ImageError
-from softcam.imaging.dicom.silence import silenced
-from softcam.imaging.image import DECODER_ERRORS, DecodeLimits, check_size
+from softcam.imaging.dicom.silence import guarded
+from softcam.imaging.image import DecodeLimits, check_size
 from softcam.imaging.libraries import load_library
 
 DAMAGED = "DICOM data are truncated or damaged"
@@ -80,14 +80,10 @@ def read_header(stream: IO[bytes], limits: DecodeLimits, *, pixels: bool = True)
         MissingExtraError: If pydicom is not installed.
     """
     pydicom = load_library("pydicom", package="pydicom")
-    load_library("pydicom.pixels.decoders", package="pydicom")
-    try:
-        with silenced():
-            plain = _inflate(stream, limits.max_bytes)
-            options = {"force": True, "specific_tags": list(_list_tags()), "stop_before_pixels": not pixels}
-            return pydicom.dcmread(plain, **options)
-    except (*DECODER_ERRORS, pydicom.errors.InvalidDicomError):
-        raise ImageError(DAMAGED) from None
+    with guarded(DAMAGED):
+        plain = _inflate(stream, limits.max_bytes)
+        options = {"force": True, "specific_tags": list(_list_tags()), "stop_before_pixels": not pixels}
+        return pydicom.dcmread(plain, **options)
 
 
 def check_header(header: Any, limits: DecodeLimits) -> int:
@@ -103,7 +99,7 @@ def check_header(header: Any, limits: DecodeLimits) -> int:
     Raises:
         ImageError: With the kind of object or the property that is in the way; never with a value of the header.
     """
-    with silenced():
+    with guarded(DAMAGED):
         kind = name_kind(header)
         if _find_class(header) in _NO_PICTURES:
             raise ImageError(f"{kind}, which is no picture")
@@ -140,17 +136,13 @@ def read_integer(header: Any, keyword: str, default: int | None = None) -> int:
 def read_value(header: Any, keyword: str) -> Any:
     """Return the value of an element, None where it is absent or empty.
 
+    What pydicom raises on a damaged value is left to the caller's `guarded`.
+
     Args:
         header: A data set.
         keyword: The element.
-
-    Raises:
-        ImageError: If it cannot be read.
     """
-    try:
-        value = header.get(keyword)
-    except DECODER_ERRORS:
-        raise ImageError(f"DICOM element {keyword} is damaged") from None
+    value = header.get(keyword)
     return None if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from softcam.errors import ImageError, MissingExtraError
 from softcam.imaging.dicom.header import DAMAGED, name_kind, read_integer, read_value
-from softcam.imaging.dicom.silence import silenced
-from softcam.imaging.image import DECODER_ERRORS
+from softcam.imaging.dicom.silence import guarded
 from softcam.imaging.libraries import load_library
 
 _BASELINE = "1.2.840.10008.1.2.4.50"
@@ -35,17 +37,15 @@ def read_pixels(header: Any, index: int) -> npt.NDArray[Any]:
     """
     if "PixelData" not in header:
         raise ImageError(f"{name_kind(header)} without pixel data")
-    with silenced():
+    with guarded(DAMAGED):
         syntax = _find_syntax(header)
         decoder = _find_decoder(syntax)
         _check_bits(header, syntax)
-        try:
-            if syntax.is_encapsulated:
-                _check_codestream(header, syntax, index)
-            options = _choose_options(header, syntax, decoder)
-            values, properties = decoder.as_array(header, index=index, allow_excess_frames=False, **options)
-        except DECODER_ERRORS:
-            raise ImageError(DAMAGED) from None
+        frame = _extract(header, syntax, index) if str(syntax).startswith(_JPEG) else b""
+        if syntax == _BASELINE and _is_plain(header):
+            return _read_baseline(frame)
+        options = _choose_options(syntax, decoder)
+        values, properties = decoder.as_array(header, index=index, allow_excess_frames=False, **options)
     if values.ndim == 3 and properties["photometric_interpretation"] != "RGB":
         raise ImageError(f"{header.BitsStored}-bit YBR samples are not supported")
     return _fit_container(values)
@@ -78,33 +78,43 @@ def _find_decoder(syntax: Any) -> Any:
     return decoder
 
 
-def _choose_options(header: Any, syntax: Any, decoder: Any) -> dict[str, str]:
+def _choose_options(syntax: Any, decoder: Any) -> dict[str, str]:
     """Name one codec, so that pixels do not depend on which others happen to be installed."""
     if not syntax.is_encapsulated:
         return {}
-    # Pillow is several times as fast, and as exact where no colours are to be converted.
-    grey_baseline = syntax == _BASELINE and read_integer(header, "SamplesPerPixel", 1) == 1
-    codec = "pillow" if grey_baseline else "pylibjpeg"
-    if codec not in decoder.available_plugins:
-        raise MissingExtraError(codec, "dicom")
-    return {"decoding_plugin": codec}
+    if "pylibjpeg" not in decoder.available_plugins:
+        raise MissingExtraError("pylibjpeg", "dicom")
+    return {"decoding_plugin": "pylibjpeg"}
 
 
-def _check_codestream(header: Any, syntax: Any, index: int) -> None:
-    """Refuse a frame that is not as large as the header says: the header's size was checked, a codec's is not."""
-    encaps = load_library("pydicom.encaps", package="pydicom")
-    if not str(syntax).startswith(_JPEG):
-        return
+def _is_plain(header: Any) -> bool:
+    """Return whether samples are unsigned bytes of grey."""
+    properties = ("SamplesPerPixel", "BitsAllocated", "PixelRepresentation")
+    return tuple(read_integer(header, keyword, 0) for keyword in properties) == (1, 8, 0)
+
+
+def _read_baseline(frame: bytes) -> npt.NDArray[np.uint8]:
+    # Pillow is several times as fast as the other codecs, and as exact where no colours are to be converted.
+    with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
+        return np.asarray(image)
+
+
+def _extract(header: Any, syntax: Any, index: int) -> bytes:
+    """Return a compressed frame that is as large as the header says: the header's size was checked, a codec's is not.
+
+    Raises:
+        ImageError: If it is not.
+    """
     frames = read_integer(header, "NumberOfFrames", 1) or 1
     offsets = None
     if "ExtendedOffsetTable" in header and "ExtendedOffsetTableLengths" in header:
         offsets = header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths
-    frame = encaps.get_frame(header.PixelData, index, number_of_frames=frames, extended_offsets=offsets)
+    encaps = load_library("pydicom.encaps", package="pydicom")
+    frame: bytes = encaps.get_frame(header.PixelData, index, number_of_frames=frames, extended_offsets=offsets)
     find = _find_wavelet_size if str(syntax).startswith(_JPEG_2000) else _find_jpeg_size
-    found = find(frame)
-    expected = header.Rows, header.Columns, read_integer(header, "SamplesPerPixel", 1)
-    if found != expected:
+    if find(frame) != (header.Rows, header.Columns, read_integer(header, "SamplesPerPixel", 1)):
         raise ImageError("DICOM header and compressed pixels differ in size")
+    return frame
 
 
 def _find_jpeg_size(frame: bytes) -> tuple[int, int, int]:

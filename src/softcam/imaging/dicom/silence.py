@@ -1,4 +1,4 @@
-"""pydicom's warnings and log records quote header values, so none of them may pass while a file is read."""
+"""What the DICOM libraries warn, log and raise quotes header values, so none of it may pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-_LIBRARIES = frozenset({"pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"})
+from softcam.errors import ImageError
+from softcam.imaging.image import DECODER_ERRORS
+from softcam.imaging.libraries import load_library
+
+_LIBRARIES = frozenset({"pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle", "PIL"})
 # Module names as `warnings` matches them: from their beginning.
 _QUOTING = rf"({'|'.join(sorted(_LIBRARIES))})(\.|$)"
 
@@ -49,6 +53,31 @@ def silenced() -> Iterator[None]:
             if not _INSIDE:
                 _remove()
         _FILTER.inside.depth = depth
+
+
+@contextmanager
+def guarded(reason: str) -> Iterator[None]:
+    """Turn whatever the DICOM libraries raise into an ImageError without a trace of it, and silence them.
+
+    Args:
+        reason: What to say instead.
+
+    Raises:
+        ImageError: As raised inside, or with the reason.
+        MissingExtraError: If pydicom is not installed.
+    """
+    errors = load_library("pydicom.errors", package="pydicom")
+    load_library("pydicom.pixels.decoders", package="pydicom")
+    try:
+        with silenced():
+            yield
+    except (*DECODER_ERRORS, errors.BytesLengthException, errors.InvalidDicomError):
+        raise ImageError(reason) from None
+    except BaseException as error:
+        # A codec in Rust gives up with an exception that is no Exception and has no public name.
+        if type(error).__name__ == "PanicException":
+            raise ImageError(reason) from None
+        raise
 
 
 def _install() -> None:
