@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from softcam.errors import ImageError
 from softcam.imaging.dicom.header import DAMAGED, is_dicom
 from softcam.imaging.dicom.silence import guarded
 from softcam.imaging.libraries import load_library
@@ -12,6 +13,8 @@ from softcam.imaging.libraries import load_library
 _CLASS = b"\x02\x00\x02\x00UI"  # the element MediaStorageSOPClassUID, always explicit and little endian
 _DIRECTORY = b"1.2.840.10008.1.3.10"
 _RECORDS = 0x00041220
+_SEQUENCE_ENDS = (b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
+_TAIL = 64  # bytes behind which a sequence of unknown length, the last element, has ended
 
 
 def is_directory(start: bytes) -> bool:
@@ -40,8 +43,22 @@ def list_references(content: bytes) -> list[tuple[str, ...]]:
     pydicom = load_library("pydicom", package="pydicom")
     with guarded(DAMAGED):
         directory = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=[_RECORDS])
+        if _RECORDS in directory and _is_cut(directory.get_item(_RECORDS), content):
+            raise ImageError(DAMAGED)
         found = [_read_reference(record) for record in directory.get("DirectoryRecordSequence") or ()]
     return list(dict.fromkeys(parts for parts in found if parts))
+
+
+def _is_cut(records: Any, content: bytes) -> bool:
+    """Return whether the file ends within its records, of which pydicom would give the first ones as if they were all.
+
+    Args:
+        records: The element as it was read, raw where its length is known.
+        content: The DICOMDIR's bytes.
+    """
+    if isinstance(getattr(records, "value", None), bytes):
+        return len(records.value) < records.length
+    return not any(mark in content[-_TAIL:] for mark in _SEQUENCE_ENDS)
 
 
 def _read_reference(record: Any) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from softcam.errors import ImageError
 from softcam.imaging.dicom import is_dicom, is_directory, list_references
 
+pydicom = pytest.importorskip("pydicom", reason="DICOM comes with the extra `dicom`")
 NAMES = ("DICOMDIR", "DICOMDIR-bigEnd", "DICOMDIR-implicit", "DICOMDIR-nooffset", "DICOMDIR-nopatient")
 
 
@@ -34,10 +36,20 @@ def test_other_files_are_no_directory(test_files: Path, make_dicom: Callable[...
     assert not is_directory(b"")
 
 
-def test_a_damaged_directory_is_refused(test_files: Path) -> None:
-    content = (test_files / "dicomdirtests" / "DICOMDIR").read_bytes()
-    with pytest.raises(ImageError, match="truncated or damaged"):
-        list_references(content[:400] + b"\xff" * 600)
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_directory_that_is_cut_does_not_pass_for_a_shorter_one(test_files: Path, name: str, undefined: bool) -> None:
+    content = (test_files / "dicomdirtests" / name).read_bytes()
+    if undefined:
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        dataset["DirectoryRecordSequence"].is_undefined_length = True
+        stream = io.BytesIO()
+        pydicom.dcmwrite(stream, dataset)
+        content = stream.getvalue()
+        assert len(list_references(content)) == 31
+    for share in (0.3, 0.7, 0.95):
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            list_references(content[: int(share * len(content))])
 
 
 @pytest.mark.parametrize(
