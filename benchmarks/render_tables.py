@@ -52,6 +52,7 @@ def main() -> int:
         "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
         "docs/how-to/export.md": {"export": render_export},
         "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
+        "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
         "docs/explanation/evidence-depth.md": {
             "lesions": render_lesions,
             "peers": render_peers,
@@ -238,6 +239,47 @@ def _outcome(found: dict[str, Any]) -> str:
         return f"no: {found['reason']}"
     error = max(found["agreement"].values()) if "agreement" in found else found["error"]
     return f"{error:.0e}" if error else "equal"
+
+
+def render_dicom_files() -> str:
+    result = read("dicom_files")
+    rows, versions = result["rows"], result["environment"]["versions"]
+    images = [row for row in rows if row["outcome"] == "image"]
+    equal = sum(row["equal"] for row in images)
+    lines = [
+        (
+            f"`python benchmarks/dicom_files.py`, pydicom {versions['pydicom']}: of {len(rows)} files, {len(images)} "
+            f"are pictures, {equal} of them as pydicom's own functions give them (largest difference 1e-5 of the "
+            f"scale), and {len(rows) - len(images)} are refused."
+        ),
+        "",
+        "| picture | files |",
+        "|---|---|",
+        *_group_files({row["file"]: _describe_picture(row) for row in images}),
+        "",
+        "| refused as | files |",
+        "|---|---|",
+        *_group_files({row["file"]: row["reason"] for row in rows if row["outcome"] == "refused"}),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_picture(row: Mapping[str, Any]) -> str:
+    frames = f", {row['frames']} frames" if row["frames"] > 1 else ""
+    return f"{row['height']} x {row['width']}, {'RGB' if row['colour'] else 'grey'}, {row['bits']} bits{frames}"
+
+
+def _group_files(files: Mapping[str, str]) -> list[str]:
+    """Return a line for each description; of the folders of a disc, only how many files they have."""
+    groups: dict[str, list[str]] = {}
+    for name, description in files.items():
+        groups.setdefault(description, []).append(name)
+    lines = []
+    for description, names in sorted(groups.items()):
+        shown = [f"`{name}`" for name in names if name.count("/") < 2 or name.endswith(("DICOMDIR", "README"))]
+        rest = len(names) - len(shown)
+        lines.append(f"| {description} | {', '.join([*shown, *([f'{rest} of `dicomdirtests/`'] if rest else [])])} |")
+    return lines
 
 
 MAPS = {

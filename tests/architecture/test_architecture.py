@@ -49,7 +49,7 @@ FLOORS = {
 HEAVY = (
     "torch", "torchvision", "timm", "lightning", "torchmetrics", "captum", "pytorch_grad_cam", "numpy", "scipy",
     "pandas", "pyarrow", "PIL", "matplotlib", "jinja2", "rich", "jsonargparse", "yaml", "safetensors", "sklearn",
-    "skimage",
+    "skimage", "pydicom", "pylibjpeg", "highdicom", "pynetdicom",
 )  # fmt: skip
 
 MAX_MODULE_LINES = 400
@@ -192,6 +192,10 @@ def test_importing_the_method_loads_torch_and_its_own_room() -> None:
     assert loaded & others == set()
     rooms = {room_of(name) for name in loaded if name.startswith("softcam.")}
     assert rooms <= {"_version", "errors", "files", "nn"}
+
+
+def test_importing_imaging_loads_nothing_for_dicom() -> None:
+    assert not loaded_after("import softcam.imaging").intersection({"pydicom", "pylibjpeg", "highdicom", "pynetdicom"})
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:

@@ -28,6 +28,7 @@ def test_the_tables_are_current() -> None:
         ("cost", "README.md"),
         ("conversion", "README.md"),
         ("export", "docs/how-to/export.md"),
+        ("dicom-files", "docs/how-to/dicom.md"),
     ],
 )
 def test_a_changed_table_is_found_and_mended(tmp_path: Path, name: str, document: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,23 @@ def test_explain_names_bad_inputs_and_goes_on(runs: Path, tmp_path: Path) -> Non
     with np.load(arrays[0], allow_pickle=False) as stored:
         assert np.allclose(stored["maps"].mean((1, 2)), stored["logits"], rtol=1e-4, atol=1e-5)
     assert len(list((tmp_path / "out" / "overlays").rglob("*.png"))) == 2
+
+
+def test_explain_takes_archives_and_frames_of_dicom(runs: Path, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="DICOM comes with the extra `dicom`")
+    files = Path(pydicom.__file__).parent / "data" / "test_files"
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        for name in ("CT_small.dcm", "SC_rgb_rle_2frame.dcm", "rtstruct.dcm"):
+            archive.write(files / name, f"study/{name}")
+    command = ["explain", runs / "softcam" / "model", tmp_path / "study.zip", "--json"]
+    each = run(*command, "--out", tmp_path / "each")
+    assert (each.returncode, json.loads(each.stdout)["done"]) == (1, 3), each.stderr
+    names = [f"study/{name}" for name in ("CT_small.dcm", "SC_rgb_rle_2frame.dcm#1", "SC_rgb_rle_2frame.dcm#2")]
+    assert pd.read_csv(tmp_path / "each" / "predictions.csv")["image"].tolist() == [*names, "study/rtstruct.dcm"]
+    second = run(*command, "--out", tmp_path / "second", "--frames", 2)
+    assert json.loads(second.stdout)["done"] == 2, second.stderr
+    bad = run(*command, "--out", tmp_path / "bad", "--frames", "all")
+    assert (bad.returncode, "Expected --frames to be 'each' or a whole number" in bad.stderr) == (2, True)
 
 
 def test_convert_writes_a_model_that_the_library_loads(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def find_fault(member: zipfile.ZipInfo) -> str:
 
 def _is_hidden(member: zipfile.ZipInfo) -> bool:
     parts = member.filename.split("/")
-    return parts[0] == "__MACOSX" or any(part.startswith(".") and part.strip(".") for part in parts)
+    return parts[0] == "__MACOSX" or any(part.startswith(".") and not part.startswith("..") for part in parts)
 
 
 @contextmanager

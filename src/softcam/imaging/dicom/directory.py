@@ -57,7 +57,7 @@ def _is_cut(records: Any, content: bytes) -> bool:
         content: The DICOMDIR's bytes.
     """
     if isinstance(getattr(records, "value", None), bytes):
-        return len(records.value) < records.length
+        return len(records.value) < int(records.length)
     return not any(mark in content[-_TAIL:] for mark in _SEQUENCE_ENDS)
 
 

@@ -33,7 +33,9 @@ REFUSED = {
     **dict.fromkeys(("SC_rgb_rle_32bit.dcm", "SC_rgb_rle_32bit_2frame.dcm"), "32-bit samples, expected at most 16"),
     **dict.fromkeys(("empty_charset_LEI.dcm", "meta_missing_tsyntax.dcm", "nested_priv_SQ.dcm"), UNKNOWN),
     **dict.fromkeys(("liver_1frame.dcm", "liver_expb_1frame.dcm"), "DICOM Segmentation Storage, which is no picture"),
-    **dict.fromkeys(("reportsi.dcm", "reportsi_with_empty_number_tags.dcm"), "DICOM Basic Text SR Storage, which holds"),
+    **dict.fromkeys(
+        ("reportsi.dcm", "reportsi_with_empty_number_tags.dcm"), "DICOM Basic Text SR Storage, which holds"
+    ),
     **dict.fromkeys(("rtplan.dcm", "rtplan_truncated.dcm"), "DICOM RT Plan Storage, which holds no image"),
     **dict.fromkeys(("badVR.dcm", "rtdose.dcm", "rtdose_1frame.dcm", "rtdose_expb.dcm"), DOSE),
     **dict.fromkeys(("rtdose_expb_1frame.dcm", "rtdose_rle.dcm", "rtdose_rle_1frame.dcm"), DOSE),
@@ -77,7 +79,7 @@ def name(path: Path) -> str:
 def read_reference(path: Path, frame: int) -> npt.NDArray[Any]:
     """Return what pydicom shows, from 0 to 1."""
     dataset = pydicom.dcmread(path, force=True)
-    stored = dataset.pixel_array[frame - 1] if "NumberOfFrames" in dataset and count(dataset) > 1 else dataset.pixel_array
+    stored = dataset.pixel_array[frame - 1] if count(dataset) > 1 else dataset.pixel_array
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         coloured = pydicom.pixels.apply_color_lut(stored, dataset)
         return coloured / np.iinfo(coloured.dtype).max
