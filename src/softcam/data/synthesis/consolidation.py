@@ -18,7 +18,7 @@ def draw_consolidations(generator: np.random.Generator, chest: Chest, count: int
     Args:
         generator: Of the finding.
         chest: Where it is.
-        count: How many, >= 1.
+        count: How many.
     """
     size, first = len(chest.lungs), int(generator.integers(2))
     airy = 1 + 0.22 * smooth_noise(generator, size, 0.02 * size) + 0.16 * smooth_noise(generator, size, 0.007 * size)

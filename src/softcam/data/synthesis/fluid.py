@@ -83,7 +83,7 @@ def draw_oedema(generator: np.random.Generator, retina: Retina, grade: int, stre
     size, vigour = len(retina.bottom), 0.35 + 0.65 * strength
     centre = size * generator.normal(0.5, 0.05)
     bump = _bell(size, centre, generator.uniform(0.13, 0.22))
-    height = size * (0.055 + 0.016 * grade) * generator.uniform(0.85, 1.15) * vigour
+    height = size * (0.07 + 0.02 * grade) * generator.uniform(0.85, 1.15) * vigour
     raised = height * np.asarray(SWELLING)[:, None] * bump
     pool = np.zeros(size)
     if generator.random() < 0.35:
@@ -149,7 +149,7 @@ def _draw_cysts(generator: np.random.Generator, tops: NDArray[np.float64], bump:
     """Return cysts, (S, S) in [0, 1]: small ones in the inner nuclear layer, tall ones in the outer one."""
     size = tops.shape[1]
     plane = np.zeros((size, size))
-    for layer, widths, share in ((INNER_NUCLEAR, (0.009, 0.02), 0.6), (OUTER_NUCLEAR, (0.014, 0.036), 0.85)):
+    for layer, widths, share in ((INNER_NUCLEAR, (0.009, 0.02), 0.7), (OUTER_NUCLEAR, (0.014, 0.036), 0.92)):
         for centre, radii in _place_cysts(generator, (tops[layer], tops[layer + 1]), bump, widths):
             if generator.random() < share and min(radii) >= 1.5:
                 cyst = spot(size, centre, radii, edge=min(1.0, 2.5 / min(radii)), angle=generator.normal(0, 0.12))

@@ -26,6 +26,7 @@ def test_there_are_as_many_as_asked_for_in_turn_on_either_side(count: int) -> No
         assert len(drawn) == count
         halves = [plane[:, : SIZE // 2].sum() > plane[:, SIZE // 2 :].sum() for plane in drawn]
         assert all(first != second for first, second in itertools.pairwise(halves))
+    assert draw_consolidations(np.random.default_rng(0), lungs(), 0) == []
 
 
 def test_both_sides_come_first() -> None:

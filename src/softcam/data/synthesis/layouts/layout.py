@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,7 +86,7 @@ def write_layout(
             "a shortcut could tell apart; draw lesions, oct or radiograph for it."
         )
     claim_folder(folder, layout.name, settings)
-    done = write_all(partial(layout.write, folder=folder, settings=settings), settings.images, progress)  # type: ignore[call-arg]
+    done = write_all(lambda number: layout.write(number, folder, settings), settings.images, progress)
     for name, columns in layout.tables.items():
         table = pd.DataFrame([row for rows in done for row in rows[name]], columns=list(columns))
         write_atomic(folder / name, table.to_csv(index=False, lineterminator="\n"))

@@ -20,7 +20,7 @@ from softcam.data.synthesis.canvas import Plane
 from softcam.data.synthesis.chest import Chest, draw_chest, draw_grain
 from softcam.data.synthesis.consolidation import draw_consolidations
 from softcam.data.synthesis.layouts.layout import IDENTITY, MOMENT, PATIENT, Layout, Rows, choose, pick, write_mask
-from softcam.data.synthesis.layouts.secondary_capture import Header, encode_secondary_capture
+from softcam.data.synthesis.layouts.secondary_capture import Header, encode_secondary_capture, load_pydicom
 from softcam.data.synthesis.opacities import mark_side
 from softcam.data.synthesis.ribcage import Patient, draw_patient
 from softcam.data.synthesis.scene import CONTRAST, VISIBLE, SynthesisSettings
@@ -60,11 +60,13 @@ class Case:
 
     Args:
         label: One of `CLASSES`.
+        opacities: How many.
         body: Of the patient.
         header: Of the file.
     """
 
     label: str
+    opacities: int
     body: Patient
     header: Header
 
@@ -94,6 +96,7 @@ def write_radiograph(number: int, folder: Path, settings: SynthesisSettings) -> 
     name, boxes = case.header.patient, []
     path = folder / "stage_2_train_images" / f"{name}.dcm"
     if case.label == OPACITY or not path.is_file():
+        load_pydicom()  # Whether it is there is known before anything is drawn.
         film = draw_film(number, case, settings)
         masks = film.masks(settings.size)
         boxes = [box_around(mask) for mask in masks]
@@ -102,7 +105,8 @@ def write_radiograph(number: int, folder: Path, settings: SynthesisSettings) -> 
             if masks:
                 write_mask(folder, name, np.any(masks, 0))
             write_atomic(path, encode_secondary_capture(develop(number, film, settings), case.header))
-    rows = [(name, *box, 1) for box in boxes] or [(name, None, None, None, None, 0)]
+    rows: list[tuple[object, ...]] = [(name, *box, 1) for box in boxes]
+    rows = rows or [(name, None, None, None, None, 0)]
     return {LABELS: rows, DETAILS: [(name, case.label)] * len(rows)}
 
 
@@ -120,7 +124,7 @@ def case_of(number: int, settings: SynthesisSettings) -> Case:
         round(float(generator.choice(SPACINGS)) * FULL / settings.size, 6),
         *(f"2.25.{uid.int}" for uid in uids),
     )
-    return Case(label, body, header)
+    return Case(label, pick(BOXES, float(generator.random())) if label == OPACITY else 0, body, header)
 
 
 def draw_film(number: int, case: Case, settings: SynthesisSettings) -> Film:
@@ -142,11 +146,8 @@ def draw_film(number: int, case: Case, settings: SynthesisSettings) -> Film:
         chest = add_density(chest, draw_tubes(other, chest))
     if other.random() < 0.6:
         mark_side(chest.density)
-    if case.label != OPACITY:
-        return Film(chest, ())
-    count = pick(BOXES, float(finding.random()))
-    contrast = CONTRAST[settings.difficulty]
-    return Film(chest, tuple(contrast * opacity for opacity in draw_consolidations(finding, chest, count)))
+    drawn = draw_consolidations(finding, chest, case.opacities) if case.opacities else []
+    return Film(chest, tuple(CONTRAST[settings.difficulty] * opacity for opacity in drawn))
 
 
 def develop(number: int, film: Film, settings: SynthesisSettings) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import uuid
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from softcam.errors import MissingExtraError
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
-IMPLEMENTATION = "2.25.146463129306466126126803124853171325171"
+IMPLEMENTATION = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'softcam').int}"
 
 
 @dataclass(frozen=True)
