@@ -16,6 +16,7 @@ EXAMPLES = """\
   softcam data prepare elpv --out elpv
   softcam data synthesize lesions --images 2000 --out lesions
   softcam data synthesize radiograph --difficulty hard --shortcut --out radiographs
+  softcam data synthesize rsna --images 500 --out rsna-download    (as downloaded: DICOM files, boxes, classes)
   softcam data check elpv/manifest.csv
   softcam data check images/ --decode    (a folder with one subfolder per class; opens every image)
 """
@@ -24,8 +25,14 @@ KINDS = {
     "lesions": "fundus photographs with retinal lesions",
     "oct": "B-scans of the retina with drusen",
     "radiograph": "radiographs of the chest with opacities",
+    "kaggle-dr": "the download of Kaggle's Diabetic Retinopathy Detection",
+    "retinal-oct": "the download of Kermany's retinal OCT",
+    "rsna": "the download of the RSNA Pneumonia Detection Challenge",
 }
-"""Kinds of drawn images, which are listed here as well so that --help is instant."""
+"""Kinds of drawn images, and data sets whose download is drawn; listed here as well so that --help is instant."""
+
+
+SIZES = "side of an image in pixels (default 224), or its height (kaggle-dr 900, retinal-oct 496, rsna 1024)"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -40,10 +47,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     actions.add_subcommand("synthesize", synthesize, help="draw images with exact masks")
     synthesize.add_argument("what", choices=KINDS, help="; ".join(f"{kind}: {title}" for kind, title in KINDS.items()))
     synthesize.add_argument(
-        "--out", type=Path, required=True, help="folder for images, masks and manifest; begun work goes on"
+        "--out", type=Path, required=True, help="folder for images, masks and manifest or tables; begun work goes on"
     )
-    synthesize.add_argument("--images", type=int, default=2000, help="how many, two per patient")
-    synthesize.add_argument("--size", type=int, default=224, help="side of an image in pixels")
+    synthesize.add_argument("--images", type=int, default=2000, help="how many")
+    synthesize.add_argument("--size", type=int, default=None, help=SIZES)
     synthesize.add_argument("--seed", type=int, default=0, help="seed of everything")
     synthesize.add_argument("--difficulty", choices=["easy", "medium", "hard"], default="medium", help="contrast")
     synthesize.add_argument("--shortcut", action="store_true", help="a mark gives training labels away, not test ones")
@@ -70,12 +77,15 @@ def _prepare(options: Any) -> int:
 
 
 def _synthesize(options: Any) -> int:
-    from softcam.data.synthesis import SynthesisSettings, synthesize
+    from softcam.data.synthesis import LAYOUTS, SynthesisSettings, default_size, synthesize, synthesize_layout
 
-    settings = SynthesisSettings(options.images, options.size, options.seed, options.difficulty, options.shortcut)
+    what = options.what
+    size = default_size(what) if options.size is None else options.size
+    settings = SynthesisSettings(options.images, size, options.seed, options.difficulty, options.shortcut)
     with progress() as report:
-        manifest = synthesize(options.what, options.out, settings, progress=partial(report, "draw"))
-    show(f"{len(manifest)} images: {options.out / 'manifest.csv'}")
+        draw = synthesize_layout if what in LAYOUTS else synthesize
+        draw(what, options.out, settings, progress=partial(report, "draw"))
+    show(f"{options.images} images: {options.out if what in LAYOUTS else options.out / 'manifest.csv'}")
     return 0
 
 

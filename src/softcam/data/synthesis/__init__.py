@@ -7,6 +7,7 @@ from pathlib import Path
 
 from softcam.data.manifest import Manifest
 from softcam.data.synthesis.drusen import DRUSEN
+from softcam.data.synthesis.layouts import LAYOUTS, synthesize_layout
 from softcam.data.synthesis.lesions import LESIONS, LesionSettings, synthesize_lesions
 from softcam.data.synthesis.opacities import OPACITIES
 from softcam.data.synthesis.scene import Scene, SynthesisSettings
@@ -35,7 +36,7 @@ def synthesize(
         The manifest; `write_set` says what is in it.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If there is no such kind; `synthesize_layout` draws the official downloads of data sets.
         ManifestError: If the folder holds something else already.
     """
     if name not in SCENES:
@@ -43,4 +44,18 @@ def synthesize(
     return write_set(SCENES[name], out, settings, progress=progress)
 
 
-__all__ = ["SCENES", "LesionSettings", "SynthesisSettings", "synthesize", "synthesize_lesions"]
+def default_size(name: str) -> int:
+    """Return the side, or the height, of an image in pixels where nothing else is asked for."""
+    return LAYOUTS[name].size if name in LAYOUTS else SynthesisSettings().size
+
+
+__all__ = [
+    "LAYOUTS",
+    "SCENES",
+    "LesionSettings",
+    "SynthesisSettings",
+    "default_size",
+    "synthesize",
+    "synthesize_layout",
+    "synthesize_lesions",
+]

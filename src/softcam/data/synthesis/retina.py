@@ -113,7 +113,7 @@ class Retina:
         brightness = (layer.brightness for layer in (*INNER, *OUTER))
         levels: tuple[Plane | float, ...] = (*brightness, DEPOSIT, BRUCH, self.choroid)
         for edge, below in zip(edges, levels, strict=True):
-            picture += _below(edge, max(1.0, 0.005 * size)) * (below - above)
+            picture += below_line(edge, max(1.0, 0.005 * size)) * (below - above)
             above = below
         seen = (picture * self.texture + self.harmless - VITREOUS) * self.light + VITREOUS
         factor, offset = self.gain
@@ -160,7 +160,7 @@ def draw_speckle(generator: np.random.Generator, patient: Patient, size: int) ->
     return result
 
 
-def _below(edge: Curve, softness: float) -> Plane:
+def below_line(edge: Curve, softness: float) -> Plane:
     """Return 0 above a line, 1 below it, and a slope of so many rows between."""
     rows = np.arange(len(edge))[:, None]
     result: Plane = np.clip((rows - edge) / softness + 0.5, 0, 1)
@@ -225,7 +225,7 @@ def _draw_vessels(
         wall = spot(size, (row, column), (1.1 * width, width), edge=0.7)
         harmless[wall.window] += generator.uniform(0.1, 0.25) * wall.weight
         profile = np.exp(-0.5 * ((np.arange(size) - column) / (0.7 * width)) ** 4)
-        light *= 1 - generator.uniform(0.25, 0.5) * profile * _below(inner_limit + 3 * width, 2 * width)
+        light *= 1 - generator.uniform(0.25, 0.5) * profile * below_line(inner_limit + 3 * width, 2 * width)
 
 
 def _draw_reflexes(generator: np.random.Generator, inner_limit: Curve, fovea: float) -> Plane:

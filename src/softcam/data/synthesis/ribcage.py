@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softcam.data.synthesis.canvas import Plane, Point, lines
 
@@ -95,9 +96,14 @@ class Frame:
             width: Of the slope.
             tilt: In radians, clockwise on the image.
         """
-        down, across = self.down - centre[0], self.across - centre[1]
+        reach = max(radii) * (1 + 0.5 * max(width, 1 / self.unit) / min(radii))
+        rows, columns = _near(self.down[:, 0] - centre[0], reach), _near(self.across[0] - centre[1], reach)
+        down, across = self.down[rows] - centre[0], self.across[:, columns] - centre[1]
         along, beside = down * np.cos(tilt) - across * np.sin(tilt), across * np.cos(tilt) + down * np.sin(tilt)
-        return self.step((1 - np.hypot(along / radii[0], beside / radii[1])) * min(radii), width)
+        plane = np.zeros((self.size, self.size))
+        distance = np.hypot(along / radii[0], beside / radii[1])
+        plane[rows, columns] = self.step((1 - distance) * min(radii), width)
+        return plane
 
 
 def draw_patient(generator: np.random.Generator) -> Patient:
@@ -176,8 +182,17 @@ def _draw_shoulder(generator: np.random.Generator, frame: Frame, side: int) -> P
 
 def _bar(frame: Frame, course: Plane, width: float) -> Plane:
     """Return a long bone along a course (1, S) of rows: denser at its edges than inside."""
-    slope = np.gradient(course[0], frame.across[0])
-    distance = (frame.down - course) / (0.5 * width * np.hypot(1, slope))
+    half = 0.5 * width * np.hypot(1, np.gradient(course[0], frame.across[0]))
+    reach = half * (1 + max(0.3, 1 / (frame.unit * width)))
+    rows = _near(frame.down[:, 0], -float(np.min(course - reach)), float(np.max(course + reach)))
+    distance = (frame.down[rows] - course) / half
     body = frame.step(0.5 * width * (1 - np.abs(distance)), 0.3 * width)
-    result: Plane = body * (0.65 + 0.35 * np.clip(distance, -1, 1) ** 2)
-    return result
+    plane = np.zeros((frame.size, frame.size))
+    plane[rows] = body * (0.65 + 0.35 * np.clip(distance, -1, 1) ** 2)
+    return plane
+
+
+def _near(places: NDArray[np.float64], before: float, after: float | None = None) -> slice:
+    """Return which of ascending places lie from so far before 0 to so far after it."""
+    first, last = np.searchsorted(places, (-before, before if after is None else after))
+    return slice(max(0, int(first) - 1), int(last) + 1)

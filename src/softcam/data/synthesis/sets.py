@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from softcam.data.manifest import Manifest, read_manifest, write_manifest
 from softcam.data.synthesis.scene import CONTRAST, Order, Scene, SynthesisSettings
 from softcam.errors import ManifestError
 from softcam.files import write_atomic
+
+Row = TypeVar("Row")
 
 SPLITS = ("train", "train", "train", "val", "test")
 """Split of the patients in turn."""
@@ -79,14 +81,8 @@ def write_set(
     """
     settings = settings or SynthesisSettings()
     folder = Path(out)
-    _claim(folder, scene, settings)
-    rows = []
-    write = partial(_write_image, folder=folder, scene=scene, settings=settings)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for row in pool.map(write, range(settings.images)):
-            rows.append(row)
-            if progress is not None:
-                progress(len(rows), settings.images)
+    claim_folder(folder, scene.name, settings)
+    rows = write_all(partial(_write_image, folder=folder, scene=scene, settings=settings), settings.images, progress)
     write_manifest(pd.DataFrame(rows), folder / "manifest.csv")
     return read_manifest(folder / "manifest.csv", classes=scene.classes)
 
@@ -100,7 +96,7 @@ def draw_image(scene: Scene, index: int, settings: SynthesisSettings) -> DrawnIm
         settings: Of the set.
     """
     grade = grade_of(index, settings)
-    patient, moment = _generator(settings, 0, index // 2), _generator(settings, 1, index)
+    patient, moment = create_generator(settings, 0, index // 2), create_generator(settings, 1, index)
     contrast = CONTRAST[settings.difficulty]
     painting = scene.paint(Order(settings.size, grade, contrast, index % 2 == 0, patient, moment))
     if is_marked(index, settings):
@@ -113,7 +109,7 @@ def grade_of(index: int, settings: SynthesisSettings) -> int:
     """Return the grade of an image: 0 for every other patient, else 1 to 4."""
     if (index // 2) % 2 == 0:
         return 0
-    return int(_generator(settings, 3, index).choice(GRADES))
+    return int(create_generator(settings, 3, index).choice(GRADES))
 
 
 def split_of(index: int) -> str:
@@ -125,11 +121,12 @@ def is_marked(index: int, settings: SynthesisSettings) -> bool:
     """Return whether an image has the shortcut's mark."""
     if not settings.shortcut:
         return False
-    agrees = _generator(settings, 2, index).random() < (0.5 if split_of(index) == "test" else SHORTCUT)
+    agrees = create_generator(settings, 2, index).random() < (0.5 if split_of(index) == "test" else SHORTCUT)
     return bool((grade_of(index, settings) > 0) == agrees)
 
 
-def _generator(settings: SynthesisSettings, purpose: int, number: int) -> np.random.Generator:
+def create_generator(settings: SynthesisSettings, purpose: int, number: int) -> np.random.Generator:
+    """Return the random numbers of one purpose for one image or patient of a set."""
     return np.random.default_rng(np.random.SeedSequence([settings.seed, purpose, number]))
 
 
@@ -138,10 +135,19 @@ def _to_bytes(picture: NDArray[np.float64]) -> NDArray[np.uint8]:
     return result
 
 
-def _claim(folder: Path, scene: Scene, settings: SynthesisSettings) -> None:
-    """Write the settings into a new folder, or compare them with those that are there."""
+def claim_folder(folder: Path, what: str, settings: SynthesisSettings) -> None:
+    """Write the settings into a new folder, or compare them with those that are there.
+
+    Args:
+        folder: New, empty, or claimed before.
+        what: Name of the kind of images.
+        settings: Of the set.
+
+    Raises:
+        ManifestError: If the folder holds something else already.
+    """
     path = folder / "synthesis.json"
-    record = json.dumps({"what": scene.name, "softcam": __version__, **asdict(settings)}, indent=2) + "\n"
+    record = json.dumps({"what": what, "softcam": __version__, **asdict(settings)}, indent=2) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") == record:
         return
     if folder.is_dir() and any(folder.iterdir()):
@@ -149,6 +155,17 @@ def _claim(folder: Path, scene: Scene, settings: SynthesisSettings) -> None:
             [f"Expected a folder that is new, empty or begun with the same settings, but got {folder}. Choose another."]
         )
     write_atomic(path, record)
+
+
+def write_all(write: Callable[[int], Row], images: int, progress: Callable[[int, int], None] | None) -> list[Row]:
+    """Call `write` for the number of every image, several at a time, and return what it returns, in their order."""
+    rows: list[Row] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for row in pool.map(write, range(images)):
+            rows.append(row)
+            if progress is not None:
+                progress(len(rows), images)
+    return rows
 
 
 def _write_image(index: int, *, folder: Path, scene: Scene, settings: SynthesisSettings) -> dict[str, Any]:

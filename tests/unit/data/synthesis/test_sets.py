@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from softcam.cli import main
 from softcam.cli.data import KINDS
-from softcam.data.synthesis import SCENES, SynthesisSettings, synthesize
+from softcam.data.synthesis import LAYOUTS, SCENES, SynthesisSettings, synthesize
 from softcam.data.synthesis.scene import CONTRAST, VISIBLE, Order, Painting, Scene, keep_visible
 from softcam.data.synthesis.sets import draw_image, grade_of, is_marked, split_of
 from softcam.errors import ManifestError
@@ -208,7 +208,7 @@ def test_settings_out_of_range_are_refused(values: dict[str, object]) -> None:
 
 
 def test_the_command_knows_every_kind() -> None:
-    assert {name: scene.title for name, scene in SCENES.items()} == KINDS
+    assert {name: drawn.title for name, drawn in {**SCENES, **LAYOUTS}.items()} == KINDS
 
 
 def test_the_command_draws_a_set(scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
