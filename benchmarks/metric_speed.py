@@ -116,7 +116,7 @@ def main() -> None:
 
 def create_setting(backbone: str, count: int, size: int) -> Setting:
     torch.manual_seed(0)
-    model = nn.Sequential(Grey(), create_black_box(backbone, num_classes=2), nn.Softmax(1)).eval()
+    model = nn.Sequential(Grey(), create_black_box(backbone, num_classes=2, weights="pretrained"), nn.Softmax(1)).eval()
     order = torch.rand(count, size * size, dtype=torch.float64).argsort(1)
     maps = (order / (size * size - 1)).float().reshape(count, size, size)
     masks = torch.rand(count, size, size) < 0.1

@@ -40,7 +40,6 @@ HEADS = {
     "pointwise": "the head's own layers at every cell",
     None: "none",
 }
-METRIC_PEERS = ("quantus", "grad_cam")
 KEPT = {"exact": "yes", "trainable": "after fine-tuning", "no": "new layer only", "defect": "defect"}
 
 
@@ -51,7 +50,7 @@ def main() -> int:
     tables = {
         "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
         "docs/how-to/export.md": {"export": render_export},
-        "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
+        "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
         "docs/explanation/evidence-depth.md": {
             "lesions": render_lesions,
@@ -416,23 +415,6 @@ def render_evaluation_speed() -> str:
         f"| {row['peak_gib']:.1f} GiB |"
         for row in result["rows"]
     ]
-    return "\n".join(lines) + "\n"
-
-
-def render_metric_speed() -> str:
-    lines = [
-        "| metric | images | softcam, ms | Quantus takes | pytorch-grad-cam takes | largest difference |",
-        "|---|---|---|---|---|---|",
-    ]
-    setting = read("metric_speed")["setting"]
-    for row in read("metric_speed")["rows"]:
-        images = setting["road_images" if row["metric"].startswith("road") else "images"]
-        ways = {"softcam": row["metric"]} | ({"compiled": f"{row['metric']}, compiled"} if "compiled_ms" in row else {})
-        for way, title in ways.items():
-            times = [f"{row[f'{p}_ms'] / row[f'{way}_ms']:.1f}x" if f"{p}_ms" in row else "" for p in METRIC_PEERS]
-            found = [value for peer, value in row["difference"].items() if (peer == "compiled") == (way == "compiled")]
-            shown = f"{max(found):.0e}" if found else ""
-            lines.append(f"| {title} | {images} | {row[f'{way}_ms']:.4g} | {' | '.join(times)} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
