@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Floats = NDArray[np.float64]
 
@@ -16,7 +16,12 @@ WORKING_SIDE = 320
 BRIGHT = 0.12
 """Share of the way from the background to the bright parts from which a pixel belongs to the fundus."""
 
+LEAST_RADIUS, MOST_RADIUS = 0.25, 0.75
+"""Radius as shares of the shorter and of the longer side of the image."""
+
 TRIALS = 300
+"""Circles through three points that are tried."""
+
 TOLERANCE = 0.015
 """Distance to the circle, as a share of its radius, up to which an edge pixel is on it."""
 
@@ -78,8 +83,10 @@ def find_circle(pixels: NDArray[np.uint8]) -> Circle | None:
     factor = max(height, width) / min(WORKING_SIDE, max(height, width))
     size = max(1, round(width / factor)), max(1, round(height / factor))
     small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-    bright = small.max(axis=2) if small.ndim == 3 else small
-    circle = _fit(_outline(_threshold(bright)))
+    bright = Image.fromarray(small.max(axis=2) if small.ndim == 3 else small)
+    # The noise of a dark background would draw the outline anywhere.
+    bright = np.asarray(bright.filter(ImageFilter.MedianFilter(5)))
+    circle = _fit(_outline(_threshold(bright)), size)
     if circle is None or not _is_plausible(circle, size):
         return None
     scale_x, scale_y = width / size[0], height / size[1]
@@ -125,7 +132,7 @@ def _outline(inside: NDArray[np.bool_]) -> Floats:
     return result
 
 
-def _fit(points: Floats) -> Circle | None:
+def _fit(points: Floats, size: tuple[int, int]) -> Circle | None:
     if len(points) < 30:
         return None
     generator = np.random.default_rng(0)
@@ -134,6 +141,8 @@ def _fit(points: Floats) -> Circle | None:
     with np.errstate(invalid="ignore"):
         distance = np.linalg.norm(points[None] - centres[:, None], axis=2)  # (T, P)
         on = np.abs(distance - radii[:, None]) <= np.maximum(TOLERANCE * radii[:, None], 1.0)
+    # A circle far larger than the image runs through everything.
+    on[~((radii > LEAST_RADIUS * min(size)) & (radii < MOST_RADIUS * max(size)))] = False
     best = on[int(on.sum(axis=1).argmax())]
     for _ in range(3):
         circle = _least_squares(points[best])
@@ -172,4 +181,4 @@ def _arc(points: Floats, circle: Circle) -> float:
 def _is_plausible(circle: Circle, size: tuple[int, int]) -> bool:
     width, height = size
     inside = 0 < circle.x < width and 0 < circle.y < height
-    return inside and 0.25 * min(size) < circle.radius < 0.75 * max(size)
+    return inside and LEAST_RADIUS * min(size) < circle.radius < MOST_RADIUS * max(size)

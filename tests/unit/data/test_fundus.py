@@ -27,7 +27,7 @@ CASES = {
     "cut at top and bottom": (500, 800, Circle(400, 250, 300)),
     "cut on all sides": (520, 520, Circle(260, 260, 290)),
     "cut at one side": (600, 600, Circle(220, 300, 270)),
-    "large": (2000, 3000, Circle(1500, 1000, 1100)),
+    "large": (1200, 1800, Circle(900, 600, 660)),
     "small image": (90, 120, Circle(60, 45, 40)),
 }
 

@@ -93,7 +93,7 @@ def test_the_same_call_goes_on_and_does_nothing_twice(
 
     def counted(stem: str, contents: Sequence[bytes], size: int | None) -> Product:
         calls.append(stem)
-        if stem == "4" and len(calls) < 6:
+        if stem == "4" and len(calls) == 6:
             raise KeyboardInterrupt
         return convert(stem, contents, size)
 

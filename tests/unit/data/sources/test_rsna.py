@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,32 +140,32 @@ def test_splits_that_do_not_fit_the_labels_are_refused(download: Path, tmp_path:
         plan(list_members(download), PreparationSettings(splits=write_splits(tmp_path / "s", train=row)))
 
 
-def official(shared_data: Path) -> dict[str, dict[str, object]]:
+@pytest.fixture(scope="module")
+def official(shared_data: Path) -> dict[str, dict[str, Any]]:
+    """What the official label file says of each patient."""
     return read_labels(read_table(list_members(shared_data / "rsna_official"), LABEL_TABLE))
 
 
-def test_the_official_label_file_has_its_known_counts(shared_data: Path) -> None:
-    labels = official(shared_data)
-    boxes = [box for entry in labels.values() for box in entry["boxes"]]  # type: ignore[attr-defined]
+def test_the_official_label_file_has_its_known_counts(official: dict[str, dict[str, Any]]) -> None:
+    labels = official
+    boxes = [box for entry in labels.values() for box in entry["boxes"]]
     assert (len(labels), sum(entry["target"] == 1 for entry in labels.values()), len(boxes)) == (26_684, 6_012, 9_555)
-    assert max(len(entry["boxes"]) for entry in labels.values()) == 4  # type: ignore[arg-type]
+    assert max(len(entry["boxes"]) for entry in labels.values()) == 4
     edges = np.array(boxes)
     assert (edges[:, :2] >= 0).all()
     assert (edges[:, :2] + edges[:, 2:] <= 1024).all()
 
 
-def test_official_boxes_are_twice_those_in_512_pixels(shared_data: Path) -> None:
-    labels = official(shared_data)
+def test_official_boxes_are_twice_those_in_512_pixels(shared_data: Path, official: dict[str, dict[str, Any]]) -> None:
     half = pd.read_csv(shared_data / "rsna_samples/boxes_512px.csv")
     facts = {"width": 1024, "height": 1024, "written": [512, 512]}
     for name, rows in half.groupby("patientId"):
-        boxes = complete(dict(labels[str(name)]), facts)["boxes"]
+        boxes = complete(official[str(name)], facts)["boxes"]
         assert sorted(boxes) == sorted(rows[["x", "y", "width", "height"]].to_numpy().tolist())
 
 
-def test_the_published_splits_have_the_papers_counts(shared_data: Path) -> None:
-    labels = official(shared_data)
-    members = [Member(f"stage_2_train_images/{name}.dcm", None, name, 1) for name in labels]
+def test_the_published_splits_have_the_papers_counts(shared_data: Path, official: dict[str, dict[str, Any]]) -> None:
+    members = [Member(f"stage_2_train_images/{name}.dcm", None, name, 1) for name in official]
     members += list_members(shared_data / "rsna_official")
     found = plan(members, PreparationSettings(splits=shared_data / "authors_splits"))
     assert found.skipped == ()
