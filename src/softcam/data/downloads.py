@@ -174,7 +174,7 @@ def read_columns(content: bytes | None, name: str, columns: Sequence[str]) -> pd
         raise ManifestError(
             [f"Expected {name} to have the columns {', '.join(columns)}, but got {got}. Check the file."]
         )
-    return table.apply(lambda column: column.str.strip())
+    return pd.DataFrame({name: table[name].str.strip() for name in table.columns})
 
 
 def read_splits(

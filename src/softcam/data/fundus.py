@@ -85,8 +85,8 @@ def find_circle(pixels: NDArray[np.uint8]) -> Circle | None:
     small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
     bright = Image.fromarray(small.max(axis=2) if small.ndim == 3 else small)
     # The noise of a dark background would draw the outline anywhere.
-    bright = np.asarray(bright.filter(ImageFilter.MedianFilter(5)))
-    circle = _fit(_outline(_threshold(bright)), size)
+    calm = np.asarray(bright.filter(ImageFilter.MedianFilter(5)))
+    circle = _fit(_outline(_threshold(calm)), size)
     if circle is None or not _is_plausible(circle, size):
         return None
     scale_x, scale_y = width / size[0], height / size[1]
@@ -144,13 +144,16 @@ def _fit(points: Floats, size: tuple[int, int]) -> Circle | None:
     # A circle far larger than the image runs through everything.
     on[~((radii > LEAST_RADIUS * min(size)) & (radii < MOST_RADIUS * max(size)))] = False
     best = on[int(on.sum(axis=1).argmax())]
-    for _ in range(3):
-        circle = _least_squares(points[best])
+    circle = _least_squares(points[best])
+    for _ in range(2):
         if circle is None:
             return None
         distance = np.hypot(points[:, 0] - circle.x, points[:, 1] - circle.y)
         best = np.abs(distance - circle.radius) <= max(TOLERANCE * circle.radius, 1.0)
-    return circle if best.mean() >= LEAST_SUPPORT and _arc(points[best], circle) >= LEAST_ARC else None
+        circle = _least_squares(points[best])
+    if circle is None or best.mean() < LEAST_SUPPORT or _arc(points[best], circle) < LEAST_ARC:
+        return None
+    return circle
 
 
 def _through(corners: Floats) -> tuple[Floats, Floats]:

@@ -55,7 +55,7 @@ def resample(pixels: Pixels, width: int, height: int) -> Pixels:
     planes = np.moveaxis(np.atleast_3d(pixels).astype(np.float32), 2, 0)
     resized = [np.asarray(Image.fromarray(plane).resize((width, height), method)) for plane in planes]
     result: Any = np.rint(np.stack(resized, axis=2)).astype(pixels.dtype)
-    return result[..., 0] if pixels.ndim == 2 else result
+    return np.ascontiguousarray(result[..., 0] if pixels.ndim == 2 else result)
 
 
 def encode(pixels: Pixels) -> bytes:

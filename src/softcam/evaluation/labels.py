@@ -57,7 +57,7 @@ def agree(decided: Indices, targets: Indices) -> NDArray[np.bool_]:
         targets: Likewise.
     """
     same: NDArray[np.bool_] = decided == targets
-    return same if same.ndim == 1 else same.all(axis=1)
+    return same if same.ndim == 1 else np.asarray(same.all(axis=1))
 
 
 def write_labels(targets: Indices, classes: Sequence[str]) -> list[str]:
@@ -85,5 +85,4 @@ def has_label(targets: Indices, chosen: Sequence[int]) -> NDArray[np.bool_]:
     """
     if targets.ndim == 1:
         return np.isin(targets, list(chosen))
-    found: NDArray[np.bool_] = targets[:, list(chosen)].any(axis=1)
-    return found
+    return np.asarray(targets[:, list(chosen)].any(axis=1))

@@ -148,7 +148,7 @@ def test_values_of_a_recipe_are_replaced_by_name() -> None:
     [
         ("penalty.l1", "key=value, but got 'penalty.l1'"),
         ("=3", "key=value"),
-        ("penalty.l3=1", "Did you mean 'penalty.l1'"),
+        ("penalty.l3=1", "Did you mean 'penalty.l2'"),
         ("penal.l1=1", "known key, but got 'penal.l1'"),
         ("seed.x=1", "known key, but got 'seed.x'"),
         ("penalty.l1=[", "the value of 'penalty.l1' to be YAML"),

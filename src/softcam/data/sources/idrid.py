@@ -67,7 +67,7 @@ def convert(stem: str, contents: Sequence[bytes], size: int | None) -> Product:
     A pixel of the written mask is marked if a lesion covers any part of it: small ones would be lost otherwise.
     """
     pixels = decode_image(contents[0]).to_rgb8()
-    union = np.zeros(pixels.shape[:2], dtype=np.uint8)
+    union = np.zeros((pixels.shape[0], pixels.shape[1]), dtype=np.uint8)
     for content in contents[1:]:
         marked = _read_mask(content)
         if marked.shape != union.shape:
@@ -103,8 +103,7 @@ def _name_mask(member: Member) -> str | None:
 
 def _read_mask(content: bytes) -> NDArray[np.uint8]:
     pixels = np.atleast_3d(decode_image(content).pixels)
-    marked: NDArray[np.uint8] = pixels.any(axis=2).astype(np.uint8)
-    return marked
+    return np.asarray(pixels.any(axis=2), dtype=np.uint8)
 
 
 def _cover(mask: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
