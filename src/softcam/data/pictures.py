@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import struct
 import zlib
 from typing import Any, TypeAlias
 
@@ -12,8 +12,9 @@ from PIL import Image
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
-COMPRESSION = zlib.Z_RLE
-"""Strategy of zlib: for photographs a sixth of the time of the default one, for files of the same size."""
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB = 0, 2
+_UP = 2
 
 
 def cut(pixels: NDArray[np.uint8], corners: tuple[int, int, int, int]) -> NDArray[np.uint8]:
@@ -48,8 +49,11 @@ def resample(pixels: Pixels, width: int, height: int) -> Pixels:
     """
     if (height, width) == pixels.shape[:2]:
         return pixels
-    shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
-    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    rows, columns = pixels.shape[0] / height, pixels.shape[1] / width
+    if pixels.dtype == np.uint8 and rows.is_integer() and columns.is_integer():
+        # The same mean in a third of the time.
+        return np.asarray(Image.fromarray(pixels).reduce((int(columns), int(rows))))
+    method = Image.Resampling.BOX if min(rows, columns) >= 1 else Image.Resampling.BILINEAR
     if pixels.dtype == np.uint8:
         return np.asarray(Image.fromarray(pixels).resize((width, height), method))
     planes = np.moveaxis(np.atleast_3d(pixels).astype(np.float32), 2, 0)
@@ -61,11 +65,29 @@ def resample(pixels: Pixels, width: int, height: int) -> Pixels:
 def encode(pixels: Pixels) -> bytes:
     """Return the bytes of a PNG file; colours of 16 bits keep the upper 8, as PNG readers of this field have them.
 
+    Each row is stored as its difference from the one above and compressed by run lengths and Huffman's code. That takes
+    less than half the time of an encoder that tries every filter on every row, for files a few per cent larger, and
+    encoding is what takes longest when a data set is prepared.
+
     Args:
         pixels: (H, W) or (H, W, 3).
+
+    Reference: ISO/IEC 15948 (PNG), sections 9.2 (filter type 2, Up) and 11.2.
     """
     if pixels.ndim == 3 and pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="png", compress_level=1, compress_type=COMPRESSION)
-    return stream.getvalue()
+    height, width = pixels.shape[:2]
+    stored = np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder(">"))).view(np.uint8).reshape(height, -1)
+    rows = np.empty((height, stored.shape[1] + 1), dtype=np.uint8)
+    rows[:, 0] = _UP
+    rows[0, 1:] = stored[0]
+    np.subtract(stored[1:], stored[:-1], out=rows[1:, 1:])
+    squeeze = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    kind = _GREY if pixels.ndim == 2 else _RGB
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, kind, 0, 0, 0)
+    body = squeeze.compress(rows.tobytes()) + squeeze.flush()
+    return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

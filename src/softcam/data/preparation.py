@@ -25,7 +25,7 @@ from softcam._version import __version__
 from softcam.data.archives import list_members, read_member
 from softcam.data.downloads import Download, Order, PreparationSettings, Row, count_labels, order_columns
 from softcam.data.manifest import Manifest, read_manifest, write_manifest
-from softcam.errors import ImageError, ManifestError
+from softcam.errors import ImageError, ManifestError, RunError
 from softcam.files import flush_disks, write_atomic, write_whole
 from softcam.versions import installed_versions
 
@@ -109,6 +109,7 @@ def prepare(
     Raises:
         ManifestError: If a table is missing or wrong, no image is there, or the folder holds something else.
         MissingExtraError: If images need a library that is not installed.
+        RunError: If worker processes cannot be started.
         ValueError: If there are no such labels.
     """
     work = _Work(download, source, Path(out), settings or PreparationSettings())
@@ -264,7 +265,16 @@ def _create_pool(job: Job, workers: int) -> ProcessPoolExecutor:
     if "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")  # type: ignore[assignment]
         context.set_forkserver_preload([job.download.convert.__module__])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupt)
+    try:
+        pool.submit(int).result()
+    except BrokenProcessPool:
+        pool.shutdown()
+        raise RunError(
+            "Expected worker processes to start, but they do not: a script has to keep its work below "
+            "`if __name__ == '__main__':`, and must be a file. Set `workers` to 1 to do without them."
+        ) from None
+    return pool
 
 
 def _ignore_interrupt() -> None:

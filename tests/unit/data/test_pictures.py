@@ -47,9 +47,20 @@ def test_the_shorter_side_gets_the_size(shape: tuple[int, ...], size: int, expec
     assert pictures.fit_shorter(np.zeros(shape, np.uint8), size).shape == expected
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_encoding_loses_nothing(dtype: type) -> None:
-    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (20, 30), dtype=dtype)
+@pytest.mark.parametrize(("shape", "dtype"), [((20, 30), np.uint8), ((20, 30), np.uint16), ((1, 1), np.uint8),
+                                              ((20, 30, 3), np.uint8), ((300, 2, 3), np.uint8)])  # fmt: skip
+def test_other_readers_get_back_what_was_encoded(shape: tuple[int, ...], dtype: type) -> None:
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
     content = pictures.encode(pixels)
-    assert Image.open(io.BytesIO(content)).format == "PNG"
-    assert np.array_equal(decode_image(content).pixels, pixels)
+    with Image.open(io.BytesIO(content)) as image:
+        image.verify()
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.format, image.size) == ("PNG", (shape[1], shape[0]))
+        assert np.array_equal(np.asarray(image).astype(dtype), pixels)
+    if min(shape[:2]) > 1:
+        assert np.array_equal(decode_image(content).pixels, pixels)
+
+
+def test_smooth_images_become_small_files() -> None:
+    pixels = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+    assert len(pictures.encode(pixels)) < pixels.size / 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -192,6 +193,18 @@ FRAGILE = Download("fragile", "", {"x": ("0", "1")}, None, plan, convert, comple
     yield importlib.import_module("fragile_download")
     sys.path.remove(str(tmp_path))
     del sys.modules["fragile_download"]
+
+
+def test_workers_that_cannot_start_are_an_error_of_their_own(source: Path, tmp_path: Path) -> None:
+    code = (
+        "from softcam.data.sources import PreparationSettings, prepare_download\n"
+        f"prepare_download('idrid', {str(source)!r}, {str(tmp_path / 'out')!r}, PreparationSettings(workers=2))\n"
+    )
+    (source / "0_MA.png").write_bytes((source / "0.png").read_bytes())
+    (source / "1_MA.png").write_bytes((source / "1.png").read_bytes())
+    done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, timeout=300, check=False)
+    assert "Expected worker processes to start" in done.stderr
+    assert not (tmp_path / "out/skipped.csv").exists()
 
 
 def test_workers_share_the_work_and_survive_a_decoder_that_crashes(fragile: ModuleType, tmp_path: Path) -> None:
