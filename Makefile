@@ -34,6 +34,7 @@ bench: $(VENV)/.dev ## Measure speed and memory again, into benchmarks/results/
 	$(BIN)/python benchmarks/export_matrix.py
 	$(BIN)/python benchmarks/metric_speed.py
 	$(BIN)/python benchmarks/evaluation_speed.py
+	$(BIN)/python benchmarks/prepare_speed.py
 
 study: $(VENV)/.dev ## Train and measure everything of docs/explanation/study.md again (hours); goes on where it was
 	$(BIN)/python benchmarks/study.py --work study

@@ -43,6 +43,29 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, without waiting for the disk.
+
+    For many files that a later one refers to: call `flush_disks` before that one is written.
+
+    Args:
+        path: The final name, in a folder that exists.
+        content: Bytes.
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush_disks() -> None:
+    """Wait until everything that was written so far is on disk, where the system can be asked for that."""
+    if hasattr(os, "sync"):
+        os.sync()
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it takes the name of `path`, on failure it is removed.

@@ -16,7 +16,7 @@ from softcam.nn import ConversionReport
 
 FORMAT_VERSION = 1
 KINDS = ("softcam", "black_box")
-TASKS = ("multiclass", "multilabel")
+TASKS = ("multiclass", "multilabel", "ordinal")
 CONFIG_NAME = "config.json"
 
 
@@ -30,7 +30,8 @@ class BundleConfig:
             user's own, which then has to be handed to `load`.
         head: Kind of class evidence layer, e.g. `linear`; None for a black box.
         classes: Unique class names in the order of the logits.
-        task: `multiclass` (softmax) or `multilabel` (sigmoid).
+        task: `multiclass` (softmax), `ordinal` (softmax, the classes are grades in their order) or `multilabel`
+            (sigmoid).
         preprocessing: `Preprocessing.to_dict()` of the images the model was made for.
         thresholds: Probability in [0, 1] from which a class is reported, by class name.
         penalty: Sparsity penalty of the training, e.g. `{"l1": 1e-5, "l2": 0.0}`.

@@ -83,6 +83,8 @@ def _check_task(model: nn.Module, task: str | None, num_classes: int) -> str:
         own, reason = ("multilabel" if model.multi_label else "multiclass"), "the model's `multi_label` says so"
     else:
         return task or "multiclass"
+    if task == "ordinal" and own == "multiclass":
+        return task
     if task not in (None, own):
         raise BundleError(f"Expected `task` to be {own!r}, since {reason}, but got {task!r}.")
     return own

@@ -19,7 +19,7 @@ from softcam.errors import BundleError, UnsupportedModelError
 from softcam.files import atomic_folder, write_atomic
 from softcam.nn import ConversionReport, Features, SoftCAM, convert
 
-Task = Literal["multiclass", "multilabel"]
+Task = Literal["multiclass", "multilabel", "ordinal"]
 FILES = frozenset({WEIGHTS_NAME, CONFIG_NAME, CARD_NAME})
 
 
@@ -44,6 +44,7 @@ def save(
         classes: Class names in the order of the logits; default: "0", "1", ... A single logit has one name, that of
             the class it speaks for.
         task: Default: what a SoftCAM model says of itself, `multiclass` for a black box; `multilabel` for one class.
+            `ordinal` for classes that are grades in their order.
         preprocessing: `Preprocessing.to_dict()`; default: that of the architecture's published weights, if known.
         thresholds: Probability from which a class is reported, by class name.
         provenance: JSON values. `penalty` and `data_digest` get their own place in `config.json`; `metrics`, name to

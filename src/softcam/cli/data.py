@@ -14,6 +14,11 @@ from softcam.cli.parsing import create_command
 SUMMARY = "Prepare a data set, draw one, or check a manifest before work starts"
 EXAMPLES = """\
   softcam data prepare elpv --out elpv
+  softcam data prepare kaggle-dr downloads/diabetic-retinopathy --out kaggle-dr --labels grades
+  softcam data prepare retinal-oct downloads/ZhangLabData.zip --out retinal-oct
+  softcam data prepare rsna downloads/rsna-pneumonia-detection-challenge.zip --out rsna
+  softcam data prepare rsna downloads/rsna --splits authors_splits --out rsna    (the splits of the paper)
+  softcam data prepare idrid downloads/Segmentation --out idrid
   softcam data synthesize lesions --images 2000 --out lesions
   softcam data synthesize radiograph --difficulty hard --shortcut --out radiographs
   softcam data synthesize rsna --images 500 --out rsna-download    (as downloaded: DICOM files, boxes, classes)
@@ -38,11 +43,9 @@ SIZES = "side of an image in pixels (default 224), or its height (kaggle-dr 900,
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the actions and their flags."""
     actions = parser.add_subcommands(dest="action", metavar="ACTION")
-    prepare = create_command("Write a built-in data set as images and a manifest", EXAMPLES)
-    actions.add_subcommand("prepare", prepare, help="write a built-in data set")
-    prepare.add_argument("source", type=str, help="name of the source, such as elpv")
-    prepare.add_argument("--out", type=Path, required=True, help="folder for images and manifest")
-    prepare.add_argument("--seed", type=int, default=0, help="seed of the split")
+    prepare = create_command("Write a built-in or downloaded data set as images and a manifest", EXAMPLES)
+    actions.add_subcommand("prepare", prepare, help="write a data set as images and a manifest")
+    _add_preparation(prepare)
     synthesize = create_command("Draw images whose findings are known to the pixel", EXAMPLES)
     actions.add_subcommand("synthesize", synthesize, help="draw images with exact masks")
     synthesize.add_argument("what", choices=KINDS, help="; ".join(f"{kind}: {title}" for kind, title in KINDS.items()))
@@ -62,6 +65,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     check.add_argument("--json", action="store_true", help="print the problems as JSON")
 
 
+def _add_preparation(prepare: ArgumentParser) -> None:
+    prepare.add_argument("source", type=str, help="elpv, kaggle-dr, retinal-oct, rsna or idrid")
+    prepare.add_argument("download", type=Path, nargs="?", default=None, help="folder or zip file, but for elpv")
+    prepare.add_argument("--out", type=Path, required=True, help="folder for images and manifest; begun work goes on")
+    prepare.add_argument(
+        "--labels", type=str, default=None,
+        help="kaggle-dr: onset1 (grade >= 1, default), onset2 (>= 2) or grades; retinal-oct: drusen (default) or "
+        "classes; rsna: pneumonia (default; not normal but without opacity is left out) or pneumonia-all",
+    )  # fmt: skip
+    prepare.add_argument("--splits", type=Path, default=None, help="folder with the tables of published splits")
+    prepare.add_argument(
+        "--size", type=int, default=None, help="side of the images in pixels; default: 512, retinal-oct as they are"
+    )
+    prepare.add_argument("--workers", type=int, default=None, help="processes; default: one per core")
+    prepare.add_argument("--seed", type=int, default=0, help="seed of the split")
+
+
 def run(options: Any) -> int:
     """Run the chosen action."""
     actions = {"prepare": _prepare, "synthesize": _synthesize, "check": _check}
@@ -71,9 +91,38 @@ def run(options: Any) -> int:
 def _prepare(options: Any) -> int:
     from softcam.data.sources import prepare_source
 
+    if options.download is not None:
+        return _prepare_download(options)
+    _refuse_missing(options.source)
     manifest = prepare_source(options.source, options.out, seed=options.seed)
     show(f"{len(manifest)} images: {options.out / 'manifest.csv'}")
     return 0
+
+
+def _prepare_download(options: Any) -> int:
+    from softcam.data.sources import PreparationSettings, prepare_download
+
+    names = ("labels", "splits", "size", "seed", "workers")
+    settings = PreparationSettings(**{name: getattr(options, name) for name in names})
+    with progress() as report:
+        found = prepare_download(
+            options.source, options.download, options.out, settings, progress=partial(report, "prepare")
+        )
+    for split, counts in found.record["counts"].items():
+        say(f"{split}: " + ", ".join(f"{count} {label}" for label, count in counts.items()))
+    for note, count in found.record["notes"].items():
+        say(f"{count} {note}")
+    show(f"{len(found.manifest)} images: {options.out / 'manifest.csv'}")
+    if found.skipped:
+        show(f"{len(found.skipped)} skipped: {options.out / 'skipped.csv'}")
+    return 1 if found.skipped else 0
+
+
+def _refuse_missing(source: str) -> None:
+    from softcam.data.sources import DOWNLOADS
+
+    if source in DOWNLOADS:
+        raise ValueError(f"Expected the downloaded folder or zip file after {source!r}, but got none. Name it.")
 
 
 def _synthesize(options: Any) -> int:

@@ -91,10 +91,13 @@ class Manifest(ImageTable):
         rows = None if self.rows is None else self.rows[positions]
         return replace(self, table=self.table.iloc[positions].reset_index(drop=True), rows=rows)
 
-    def digest(self) -> str:
+    def digest(self, files: Sequence[str] | None = None) -> str:
         """Return a SHA-256 over each row's path, labels, split and patient and over the bytes of its image.
 
         It does not depend on the manifest's place or further columns, and changes with the order of rows.
+
+        Args:
+            files: (N,) SHA-256 of each image's bytes, where they are known; by default every image is read.
 
         Raises:
             OSError: If an image has gone.
@@ -102,7 +105,7 @@ class Manifest(ImageTable):
         total = hashlib.sha256()
         for position, path in enumerate(self.paths):
             known = [self.cell(position, column) for column in ("image", "split", "patient")]
-            line = [*known, self._list_labels(position), digest_file(path)]
+            line = [*known, self._list_labels(position), digest_file(path) if files is None else files[position]]
             total.update(json.dumps(line).encode())
         return total.hexdigest()
 

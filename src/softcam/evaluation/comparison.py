@@ -17,9 +17,10 @@ from softcam.evaluation.classification import summarize
 from softcam.evaluation.entries import Entry, check_layers, list_entries
 from softcam.evaluation.images import Failure, read_batches
 from softcam.evaluation.kept import Kept
+from softcam.evaluation.labels import Floats, Indices, has_label, to_strata
 from softcam.evaluation.measures import list_metrics
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import Floats, Indices, Predictions, Progress
+from softcam.evaluation.predictions import Predictions, Progress
 from softcam.evaluation.rounds import Engines, Round, Scores
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subsamples import draw_stratified
@@ -108,8 +109,9 @@ def compare_methods(
     """
     kept, entries = kept or Kept(), plan_entries(models, settings)
     among = _of_labels(predictions, models.classes, settings.explained_labels)
-    chosen = among[draw_stratified(predictions.targets[among], settings.explained, seed=settings.seed)]
-    slow = chosen[draw_stratified(predictions.targets[chosen], settings.explained_slowly, seed=settings.seed)]
+    strata = to_strata(predictions.targets)
+    chosen = among[draw_stratified(strata[among], settings.explained, seed=settings.seed)]
+    slow = chosen[draw_stratified(strata[chosen], settings.explained_slowly, seed=settings.seed)]
     rows = [int(row) for row in predictions.rows[chosen]]
     findings = read_findings(manifest, rows, models.preprocessing)
     metrics = list_metrics(settings, located=bool(findings.truth))
@@ -120,7 +122,7 @@ def compare_methods(
     engines = Engines(models.networks, settings.engine)
     done, steps = 0, -(-len(rows) // settings.batch_size) * len(table)
     place = {row: position for position, row in enumerate(rows)}
-    labels = manifest.targets
+    labels = manifest.targets.astype(np.int64)
     for batch in read_batches(manifest, rows, models.preprocessing, batch_size=settings.batch_size):
         places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
         current = Round(models, engines, batch, settings, findings, torch.from_numpy(labels[batch.rows]))
@@ -145,8 +147,10 @@ def compare_methods(
 
 def _of_labels(predictions: Predictions, classes: Sequence[str], labels: Sequence[str]) -> Indices:
     """Return the positions of images with one of the labels; of all images if none are named."""
-    chosen = [classes.index(label) for label in labels] if labels else range(len(classes))
-    return np.flatnonzero(np.isin(predictions.targets, list(chosen))).astype(np.int64)
+    chosen = [classes.index(label) for label in labels]
+    if not labels:
+        return np.arange(len(predictions))
+    return np.flatnonzero(has_label(predictions.targets, chosen)).astype(np.int64)
 
 
 def _count_patches(models: Contestants, settings: EvaluationSettings) -> int:

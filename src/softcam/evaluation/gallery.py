@@ -12,11 +12,11 @@ from softcam.attribution import attribute, get_method
 from softcam.data.manifest import Manifest
 from softcam.errors import MissingExtraError, UnsupportedModelError
 from softcam.evaluation.images import Shown, read_image
+from softcam.evaluation.labels import Indices, agree, decide_labels, to_strata, write_labels
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import Indices, Predictions, Progress
+from softcam.evaluation.predictions import Predictions, Progress
 from softcam.evaluation.result import GalleryCase
 from softcam.evaluation.settings import EvaluationSettings
-from softcam.predict import decide
 
 
 def collect_cases(
@@ -36,16 +36,18 @@ def collect_cases(
         settings: How many of each kind, which peers, and the seed.
         progress: Told after each batch, with stage "gallery".
     """
-    decided = decide(predictions.probabilities, models.thresholds["softcam"])
-    right = decided == predictions.targets
+    decided = decide_labels(predictions.probabilities, models.thresholds["softcam"])
+    right, strata = agree(decided, predictions.targets), to_strata(predictions.targets)
     chosen = [
-        *_draw(np.flatnonzero(right), predictions.targets, settings.right, seed=settings.seed),
-        *_draw(np.flatnonzero(~right), predictions.targets, settings.wrong, seed=settings.seed),
+        *_draw(np.flatnonzero(right), strata, settings.right, seed=settings.seed),
+        *_draw(np.flatnonzero(~right), strata, settings.wrong, seed=settings.seed),
     ]
+    # Of independent labels, the most probable one is explained, whether it is reported or not.
+    explained = predictions.probabilities.argmax(axis=1) if models.multi_label else decided
     cases: list[GalleryCase] = []
     for start in range(0, len(chosen), settings.batch_size):
         part = np.asarray(chosen[start : start + settings.batch_size], dtype=np.int64)
-        cases += _make_cases(models, manifest, predictions, settings, (part, decided[part]))
+        cases += _make_cases(models, manifest, predictions, settings, (part, explained[part], right[part]))
         if progress is not None:
             progress("gallery", len(cases), len(chosen))
     return tuple(cases)
@@ -66,23 +68,26 @@ def _make_cases(
     manifest: Manifest,
     predictions: Predictions,
     settings: EvaluationSettings,
-    chosen: tuple[Indices, Indices],
+    chosen: tuple[Indices, Indices, NDArray[np.bool_]],
 ) -> list[GalleryCase]:
-    positions, decided = chosen
+    positions, explained, right = chosen
     rows = [int(row) for row in predictions.rows[positions]]
     shown = [read_image(manifest, row, models.preprocessing) for row in rows]
     images = models.to_device(models.preprocessing.normalize(torch.stack([entry.image for entry in shown])))
-    target = torch.from_numpy(decided).to(images.device)
+    target = torch.from_numpy(explained).to(images.device)
     with torch.no_grad():
         evidence = models.softcam.evidence(images).check(settings.tolerance)
-    margin = evidence.margin(target, against=evidence.runner_up(target))
+    margin = evidence.map_of(target)
+    if not models.multi_label:
+        margin = evidence.margin(target, against=evidence.runner_up(target))
+    labels = write_labels(predictions.targets[positions], models.classes)
     peers = _explain_by_peers(models, images, target, settings.gallery_methods)
     return [
         GalleryCase(
             image_id=manifest.cell(rows[place], "image"),
-            kind="right" if decided[place] == predictions.targets[position] else "wrong",
-            label=models.classes[predictions.targets[position]],
-            predicted=models.classes[decided[place]],
+            kind="right" if right[place] else "wrong",
+            label=labels[place],
+            predicted=models.classes[explained[place]],
             classes=models.classes,
             probabilities=_to_numpy(evidence.probabilities()[place]),
             logits=_to_numpy(evidence.logits[place]),
@@ -91,8 +96,9 @@ def _make_cases(
             pixels=_to_pixels(shown[place]),
             geometry=shown[place].geometry.to_dict(),
             peers={name: _to_numpy(maps[place]) for name, maps in peers.items()},
+            multi_label=models.multi_label,
         )
-        for place, position in enumerate(positions)
+        for place in range(len(positions))
     ]
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 from softcam.data.manifest import Manifest
 from softcam.evaluation.classification import summarize
 from softcam.evaluation.images import read_batches
+from softcam.evaluation.labels import Floats, to_strata
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import Floats, Predictions
+from softcam.evaluation.predictions import Predictions
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subsamples import draw_stratified
 from softcam.metrics import context_swap_change, effective_receptive_field, near_zero_share
@@ -28,14 +29,14 @@ class Question:
         model: In eval mode.
         images: (N, C, H, W), on the model's device.
         classes: (N,) class of the label.
-        rivals: (N,) the most probable other class.
+        rivals: (N,) the most probable other class; None where classes are independent and have no rival.
         batch_size: Images in one pass.
     """
 
     model: SoftCAM
     images: Tensor
     classes: Tensor
-    rivals: Tensor
+    rivals: Tensor | None
     batch_size: int
 
     def maps(self, images: Tensor, start: int = 0) -> Tensor:
@@ -47,6 +48,8 @@ class Question:
         """
         rows = slice(start, start + len(images))
         evidence = self.model.evidence(images.contiguous(memory_format=torch.channels_last))
+        if self.rivals is None:
+            return evidence.map_of(self.classes[rows])
         return evidence.margin(self.classes[rows], against=self.rivals[rows])
 
     def all_maps(self, images: Tensor) -> Tensor:
@@ -81,9 +84,12 @@ def ask(model: SoftCAM, images: Tensor, targets: Tensor, *, batch_size: int) -> 
     Args:
         model: In eval mode.
         images: (N, C, H, W), on the model's device.
-        targets: (N,) class indices.
+        targets: (N,) class indices; or (N, K) of 0 and 1 where classes are independent, of which the first label is
+            asked about, or the first class where an image has none.
         batch_size: Images in one pass.
     """
+    if targets.ndim == 2:
+        return Question(model, images, targets.argmax(dim=1).to(images.device), None, batch_size)
     classes = targets.to(images.device)
     with torch.no_grad():
         starts = range(0, len(images), batch_size)
@@ -142,7 +148,8 @@ def share_scales(question: Question) -> Floats:
             rows = slice(start, start + question.batch_size)
             logits = torch.stack([scale.logits for scale in question.model.scales(question.images[rows])], dim=1)
             index = torch.arange(len(logits), device=logits.device)
-            parts.append(logits[index, :, question.classes[rows]] - logits[index, :, question.rivals[rows]])
+            part = logits[index, :, question.classes[rows]]
+            parts.append(part if question.rivals is None else part - logits[index, :, question.rivals[rows]])
     sizes = torch.cat(parts).abs().double()
     shares: Floats = (sizes / sizes.sum(1, keepdim=True)).cpu().numpy()
     return shares
@@ -162,7 +169,7 @@ def describe_locality(
         predictions: Which of them could be read.
         settings: Numbers of images and windows, seeds.
     """
-    chosen = draw_stratified(predictions.targets, settings.located, seed=settings.seed)
+    chosen = draw_stratified(to_strata(predictions.targets), settings.located, seed=settings.seed)
     if len(chosen) < 2:
         return {}
     rows = [int(row) for row in predictions.rows[chosen]]

@@ -14,6 +14,7 @@ from softcam.bundle import BundleConfig, load, load_black_box, read_config
 from softcam.data.manifest import Manifest
 from softcam.errors import RunError
 from softcam.evaluation.entries import BLACK_BOX, SOFTCAM, name_model
+from softcam.evaluation.labels import Threshold
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM
 
@@ -59,14 +60,27 @@ class Contestants:
         return self.config.classes
 
     @property
-    def thresholds(self) -> dict[str, float | None]:
-        """Probability of the second class from which it is reported, by model; None for the highest probability."""
-        positive = self.classes[-1] if len(self.classes) == 2 else None
-        return {
-            name: config.thresholds.get(positive) if positive is not None else None
-            for name, config in self.configs.items()
-            if name not in self.others
-        }
+    def multi_label(self) -> bool:
+        """Whether classes are independent (sigmoid) rather than exclusive (softmax)."""
+        return self.config.task == "multilabel"
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether the classes are grades in their order."""
+        return self.config.task == "ordinal"
+
+    @property
+    def thresholds(self) -> dict[str, Threshold]:
+        """From which probability the second class of two is reported, or each of several labels, by model.
+
+        None for the highest probability; a label without a threshold of its own has 0.5.
+        """
+        return {name: self._threshold(found) for name, found in self.configs.items() if name not in self.others}
+
+    def _threshold(self, config: BundleConfig) -> Threshold:
+        if self.multi_label:
+            return tuple(config.thresholds.get(name, 0.5) for name in self.classes)
+        return config.thresholds.get(self.classes[-1]) if len(self.classes) == 2 else None
 
     @property
     def configs(self) -> dict[str, BundleConfig]:
@@ -160,10 +174,10 @@ def _check_names(names: Mapping[str, object]) -> None:
 def _check_match(config: BundleConfig, manifest: Manifest) -> None:
     if len(config.classes) < 2:
         raise RunError(f"Expected a model of at least two classes, but got {len(config.classes)}.")
-    if config.task != "multiclass" or manifest.task != "multiclass":
+    if (config.task == "multilabel") != (manifest.task == "multilabel"):
         raise RunError(
-            f"Expected one class per image, but the model is {config.task} and the data {manifest.task}. "
-            "Evaluate one label at a time."
+            f"Expected model and data of the same kind, but the model is {config.task} and the data {manifest.task}. "
+            "A multi-label manifest has a 0/1 column per class and no column `label`."
         )
     if tuple(manifest.classes) != config.classes:
         raise RunError(
@@ -175,6 +189,6 @@ def _check_match(config: BundleConfig, manifest: Manifest) -> None:
 
 
 def _check_alike(config: BundleConfig, other: BundleConfig, title: str) -> None:
-    for name in ("classes", "preprocessing"):
+    for name in ("classes", "task", "preprocessing"):
         if getattr(other, name) != getattr(config, name):
             raise RunError(f"Expected {title} to share the model's {name}. Compare models that were trained alike.")

@@ -15,16 +15,13 @@ from softcam.data.manifest import Manifest
 from softcam.errors import RunError
 from softcam.evaluation.entries import SOFTCAM
 from softcam.evaluation.images import Failure, ImageBatch, read_batches
+from softcam.evaluation.labels import Floats, Indices, decide_labels, write_labels
 from softcam.evaluation.models import Contestants
 from softcam.metrics import negative_share, positive_share
 from softcam.nn import Evidence
-from softcam.predict import decide
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, the steps that are done and the steps in all."""
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +30,12 @@ class Predictions:
 
     Args:
         rows: (N,) positions in the manifest.
-        targets: (N,) true class indices.
+        targets: (N,) true class indices, or (N, K) of 0 and 1 where classes are independent.
         probabilities: (N, K) of the SoftCAM.
         black_box: (N, K) of its twin; None where there is none.
         sum_error: (N,) relative difference between the logits and the means of the maps.
-        shares: (N, 4) share of cells above 0 and below 0 in the disease map, and the same in the margin map.
+        shares: (N, 4) share of cells above 0 and below 0 in the disease map, and the same in the margin map; where
+            classes are independent, above 0 in the maps of the image's labels and below 0 in those of the others.
         patients: (N,) names; None where the manifest has none.
         failures: Files that are no usable images.
         others: What further SoftCAM models said about the same images, beside the same black box, by name.
@@ -87,7 +85,7 @@ def predict_images(
     askers = {SOFTCAM: models, **{name: models.instead(name) for name in models.others}}
     parts: dict[str, list[_Part]] = {name: [] for name in askers}
     failures: list[Failure] = []
-    targets, patients = manifest.targets, manifest.patients
+    targets, patients = manifest.targets.astype(np.int64), manifest.patients
     for batch in read_batches(manifest, range(len(manifest)), models.preprocessing, batch_size=batch_size):
         failures += batch.failures
         for name, asker in askers.items() if len(batch.rows) else ():
@@ -113,12 +111,11 @@ def tabulate_predictions(predictions: Predictions, models: Contestants, manifest
         `image, label, predicted, prob_<class>…, black_box_prob_<class>…, sum_error`; the black box's columns only
         where there is one.
     """
-    names = np.asarray(models.classes, dtype=object)
-    decided = decide(predictions.probabilities, models.thresholds["softcam"])
+    decided = decide_labels(predictions.probabilities, models.thresholds["softcam"])
     columns: dict[str, Sequence[object] | NDArray[np.generic]] = {
         "image": [manifest.cell(int(row), "image") for row in predictions.rows],
-        "label": names[predictions.targets],
-        "predicted": names[decided],
+        "label": write_labels(predictions.targets, models.classes),
+        "predicted": write_labels(decided, models.classes),
     }
     for prefix, values in (("prob_", predictions.probabilities), ("black_box_prob_", predictions.black_box)):
         if values is not None:
@@ -147,7 +144,7 @@ def _predict_batch(models: Contestants, batch: ImageBatch, targets: Indices, tol
     images = models.to_device(batch.images)
     with torch.no_grad():
         evidence = models.softcam.evidence(images).check(tolerance)
-        other = None if models.black_box is None else _probabilities(models.black_box(images))
+        other = None if models.black_box is None else _probabilities(models, models.black_box(images))
     return _Part(
         rows=batch.rows,
         probabilities=_to_numpy(evidence.probabilities()),
@@ -157,19 +154,31 @@ def _predict_batch(models: Contestants, batch: ImageBatch, targets: Indices, tol
     )
 
 
-def _probabilities(logits: Tensor) -> Floats:
+def _probabilities(models: Contestants, logits: Tensor) -> Floats:
     if not bool(logits.isfinite().all()):
         raise RunError("Expected finite logits from the black box, but got NaN or infinity. Check its weights.")
-    return _to_numpy(logits.softmax(dim=1))
+    return _to_numpy(logits.sigmoid() if models.multi_label else logits.softmax(dim=1))
 
 
 def _sign_shares(evidence: Evidence, targets: Tensor) -> Floats:
+    if targets.ndim == 2:
+        return _label_shares(evidence, targets)
     # The disease map: with two classes that of the second, whatever the label; with more that of the image's label.
     disease = torch.ones_like(targets) if evidence.num_classes == 2 else targets
     maps = evidence.map_of(disease)
     margin = evidence.margin(disease, against=evidence.runner_up(disease))
     columns = [positive_share(maps), negative_share(maps), positive_share(margin), negative_share(margin)]
     return _to_numpy(torch.stack(columns, dim=1))
+
+
+def _label_shares(evidence: Evidence, flags: Tensor) -> Floats:
+    # Independent labels have no rival, hence no margin; NaN where an image has no label, or every one.
+    maps, flags = evidence.maps.flatten(0, 1), flags.to(evidence.maps)
+    above, below = (share(maps).view(flags.shape) for share in (positive_share, negative_share))
+    present = (above * flags).sum(1) / flags.sum(1)
+    absent = (below * (1 - flags)).sum(1) / (1 - flags).sum(1)
+    nothing = torch.full_like(present, torch.nan)
+    return _to_numpy(torch.stack([present, absent, nothing, nothing], dim=1))
 
 
 def _to_numpy(values: Tensor) -> Floats:

@@ -16,8 +16,9 @@ import torch
 from softcam._version import __version__
 from softcam.data.manifest import Manifest
 from softcam.evaluation.comparison import Comparison
+from softcam.evaluation.labels import Indices
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import Indices, Predictions
+from softcam.evaluation.predictions import Predictions
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.versions import installed_versions
 

@@ -22,16 +22,17 @@ class GalleryCase:
     Args:
         image_id: The image's path as the manifest has it.
         kind: `right` or `wrong`.
-        label: Name of the true class.
-        predicted: Name of the class the model decided for.
+        label: Name of the true class; where classes are independent, those of all labels, joined by `;`.
+        predicted: Name of the class the model decided for; where classes are independent, of the most probable one.
         classes: Class names in the order of the logits.
         probabilities: (K,).
         logits: (K,).
         maps: (K, h, w), signed, in logit units.
-        margin: (h, w), evidence for the predicted class rather than its strongest rival.
+        margin: (h, w), evidence for the predicted class rather than its strongest rival, if it has one.
         pixels: (S, S, 3) uint8, the image as the network saw it.
         geometry: `Geometry.to_dict()`, from network input to original pixels.
         peers: Maps (h, w) of post-hoc methods for the predicted class, by method name.
+        multi_label: Whether classes are independent.
     """
 
     image_id: str
@@ -46,6 +47,7 @@ class GalleryCase:
     pixels: NDArray[np.uint8]
     geometry: dict[str, Any]
     peers: dict[str, NDArray[np.float32]]
+    multi_label: bool = False
 
 
 @dataclass(frozen=True, eq=False)

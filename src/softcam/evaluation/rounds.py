@@ -18,9 +18,9 @@ from softcam.errors import MissingExtraError, RunError, UnsupportedModelError
 from softcam.evaluation.entries import Entry
 from softcam.evaluation.images import ImageBatch
 from softcam.evaluation.kept import Kept, Values
+from softcam.evaluation.labels import Indices
 from softcam.evaluation.measures import MEASURES, Case
 from softcam.evaluation.models import Contestants
-from softcam.evaluation.predictions import Indices
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subjects import Forward, Subject, choose_subject, forward_of
 from softcam.evaluation.truth import Findings
@@ -96,7 +96,7 @@ class Round:
         batch: The images.
         settings: Measures and their numbers.
         findings: Where the findings are.
-        labels: (N,) class indices.
+        labels: (N,) class indices, or (N, K) of 0 and 1 where classes are independent.
     """
 
     def __init__(
@@ -175,7 +175,8 @@ class Round:
     @cached_property
     def content(self) -> str:
         """Digest of images, labels and findings: the same for every method."""
-        truth = self.findings.of(self.batch.rows, self.labels, self.labels)
+        likeliest = self.labels.argmax(dim=1) if self.labels.ndim == 2 else self.labels
+        truth = self.findings.of(self.batch.rows, self.labels, likeliest)
         return digest_tensors((self.batch.images, self.labels, *(() if truth is None else (truth,))))
 
     def subject_of(self, entry: Entry) -> Subject:
@@ -185,7 +186,8 @@ class Round:
             forward = self.engines.forward(entry.model, images)
             # What is left of an image of which nothing is left is where insertion begins.
             fills = self.settings.insertion_fills if "curves" in self.settings.measures else ()
-            subject = choose_subject(self.models.networks[entry.model], images, fills, forward=forward)
+            network, multi_label = self.models.networks[entry.model], self.models.multi_label
+            subject = choose_subject(network, images, fills, forward=forward, multi_label=multi_label)
             truth = self.findings.of(self.batch.rows, self.labels, subject.target)
             self.subjects[entry.model] = replace(subject, truth=truth)
         return self.subjects[entry.model]

@@ -49,6 +49,7 @@ class Subject:
         before: (N,) its probability.
         filled: By fill, its probability (N,) once nothing is left of the image.
         truth: (N, S, S) bool where the findings of that class are, if any are known.
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
     """
 
     model: nn.Module
@@ -58,14 +59,17 @@ class Subject:
     before: Tensor
     filled: dict[str, Tensor] = field(default_factory=dict)
     truth: Tensor | None = None
+    multi_label: bool = False
 
     def predict(self, images: Tensor) -> Tensor:
         """Return probabilities (M, K) of images."""
-        return self.forward(images).softmax(dim=1)
+        return to_probabilities(self.forward(images), multi_label=self.multi_label)
 
     def log_odds(self, images: Tensor) -> Tensor:
-        """Return the log-odds (M, K) of each class against all others."""
+        """Return the log-odds (M, K) of each class against all others, or of each independent class."""
         logits = self.forward(images).double()
+        if self.multi_label:
+            return logits
         own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
         others = logits[:, None].masked_fill(own, -torch.inf).logsumexp(dim=2)
         return logits - others
@@ -89,8 +93,23 @@ class Subject:
         )
 
 
+def to_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """Return probabilities (N, K) of logits.
+
+    Args:
+        logits: (N, K).
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
+    """
+    return logits.sigmoid() if multi_label else logits.softmax(dim=1)
+
+
 def choose_subject(
-    model: nn.Module, images: Tensor, fills: tuple[str, ...], *, forward: Forward | None = None
+    model: nn.Module,
+    images: Tensor,
+    fills: tuple[str, ...],
+    *,
+    forward: Forward | None = None,
+    multi_label: bool = False,
 ) -> Subject:
     """Find the class that a model decides for, and what it says with and without the image.
 
@@ -99,10 +118,11 @@ def choose_subject(
         images: (N, C, H, W), on the model's device.
         fills: Names of `softcam.metrics.FILLS`.
         forward: What gives the model's logits without gradients; by default the model.
+        multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
     """
     run = Remembered(forward or forward_of(model))
-    before, target = run(images).softmax(dim=1).max(dim=1)
-    subject = Subject(model, run, images, target, before)
+    before, target = to_probabilities(run(images), multi_label=multi_label).max(dim=1)
+    subject = Subject(model, run, images, target, before, multi_label=multi_label)
     everything = torch.ones((len(images), *images.shape[-2:]), dtype=torch.bool, device=images.device)
     filled = {fill: subject.predict(FILLS[fill](images)(everything)).gather(1, target[:, None])[:, 0] for fill in fills}
     return replace(subject, filled=filled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from softcam.evaluation.predictions import Indices
+from softcam.evaluation.labels import Indices
 
 
 def draw_stratified(strata: Indices, count: int, *, seed: int) -> Indices:

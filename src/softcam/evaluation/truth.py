@@ -38,14 +38,17 @@ class Findings:
 
         Args:
             rows: (N,) positions in the manifest.
-            labels: (N,) classes that the findings belong to.
-            explained: (N,) classes that the maps are of: a map of another class has nothing to find.
+            labels: (N,) classes that the findings belong to, or (N, K) of 0 and 1 where an image has several.
+            explained: (N,) classes that the maps are of: a map of a class that the image does not have has nothing to
+                find.
         """
         if not self.truth:
             return None
+        explained = explained.cpu()
+        sought = labels.gather(1, explained[:, None])[:, 0] > 0 if labels.ndim == 2 else labels == explained
         nothing = torch.zeros_like(next(iter(self.truth.values())))
-        pairs = zip(rows, labels.tolist(), explained.tolist(), strict=True)
-        return torch.stack([self.truth.get(int(row), nothing) if a == b else nothing for row, a, b in pairs])
+        pairs = zip(rows, sought.tolist(), strict=True)
+        return torch.stack([self.truth.get(int(row), nothing) if found else nothing for row, found in pairs])
 
 
 def read_findings(manifest: Manifest, rows: Iterable[int], preprocessing: Preprocessing) -> Findings:

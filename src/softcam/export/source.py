@@ -69,7 +69,8 @@ def open_source(
     grid = tuple(maps.shape[2:])
     record = ExportRecord(
         classes=config.classes,
-        task=config.task,
+        # What a reader of the file has to know is how logits become probabilities; grades have a softmax as well.
+        task="multilabel" if config.task == "multilabel" else "multiclass",
         head=model.conversion.head,
         fingerprint=config.fingerprint,
         channels=channels,

@@ -31,6 +31,9 @@ _CLASSIFICATION = {
     "specificity": Measure("Specificity", "higher", "share of negative images that are left alone"),
     "precision": Measure("Precision", "higher", "share of alarms that are right"),
     "f1": Measure("F1", "higher", "harmonic mean of precision and sensitivity"),
+    "quadratic_weighted_kappa": Measure(
+        "Quadratic kappa", "higher", "agreement of grades beyond chance; a miss by two grades counts four times"
+    ),
     "brier": Measure("Brier score", "lower", "mean squared error of the probabilities"),
     "ece": Measure(
         "Calibration error",

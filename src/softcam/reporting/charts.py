@@ -17,10 +17,7 @@ from softcam.reporting import figures
 from softcam.reporting.methods import DECISIVE
 from softcam.reporting.perturbation import Curve, choose_methods, perturbation_figure
 from softcam.reporting.ranking import describe_ranking, ranking_figure
-from softcam.reporting.wording import estimate, method_title, number
-
-MODELS = {"softcam": "SoftCAM", "black_box": "black box"}
-"""The two models of every evaluation, by the key that its metrics use."""
+from softcam.reporting.wording import MODELS, estimate, method_title, number
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def draw_charts(result: EvaluationResult) -> dict[str, Chart]:
     """Draw every chart for which the result holds data, by the name that its file carries."""
     metrics = result.metrics
     known = {"softcam": metrics["classification"], "black_box": metrics.get("black_box") or {}}
-    binary = len(class_names(result)) == 2
+    binary = is_binary(metrics)
     charts: list[Chart] = []
     if test := metrics.get("noninferiority"):
         alt = f"Difference in {test['metric']} {number(test['difference'], signed=True)}, one-sided 97.5 % bound "
@@ -81,12 +78,21 @@ def class_names(result: EvaluationResult) -> tuple[str, ...]:
     return tuple(str(name) for name in result.metrics["classes"])
 
 
-def positive_share(matrix: Sequence[Sequence[int]] | None) -> float | None:
+def is_binary(metrics: Mapping[str, Any]) -> bool:
+    """Return whether there are two classes that exclude each other."""
+    return len(metrics["classes"]) == 2 and not metrics.get("per_class")
+
+
+def positive_share(matrix: Sequence[Sequence[int]] | Mapping[str, Any] | None) -> float | None:
     """Return the share of images whose true class is the second of two; None for any other number of classes.
+
+    Of independent labels, the share of positives among all decisions.
 
     >>> positive_share([[6, 0], [1, 1]])
     0.25
     """
+    if isinstance(matrix, Mapping):
+        return positive_share(np.sum([np.asarray(found) for found in matrix.values()], axis=0).tolist())
     if not matrix or len(matrix) != 2:
         return None
     counts = np.asarray(matrix, dtype=float).sum(axis=1)

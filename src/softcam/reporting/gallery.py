@@ -53,7 +53,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Account:
-    """How the evidence for one class against another adds up, in logit units."""
+    """How the evidence for one class against another (for an independent one, alone) adds up, in logit units."""
 
     target: str
     against: str
@@ -124,12 +124,14 @@ def case_views(cases: Sequence[GalleryCase], scale: Scale) -> tuple[CaseView, ..
     return tuple(_case_view(case, scale.limit, f"case-{index}") for index, case in enumerate(cases, 1))
 
 
-def runner_up(case: GalleryCase) -> int:
-    """Return the index of the class with the highest logit other than the predicted one.
+def runner_up(case: GalleryCase) -> int | None:
+    """Return the index of the class with the highest logit other than the predicted one; None for independent classes.
 
     Args:
         case: A case of at least two classes; with a single class its own index is returned.
     """
+    if case.multi_label:
+        return None
     target = case.classes.index(case.predicted)
     others = [index for index in np.argsort(-case.logits, kind="stable") if index != target]
     return int(others[0]) if others else target
@@ -174,7 +176,7 @@ def _case_view(case: GalleryCase, limit: float, anchor: str) -> CaseView:
     target, against = case.classes.index(case.predicted), runner_up(case)
     pixels = case.pixels
     grey = pixels[..., 0] if pixels.ndim == 3 and np.ptp(pixels, axis=-1).max(initial=0) == 0 else pixels
-    title = f"{case.predicted} against {case.classes[against]}"
+    title = case.predicted if against is None else f"{case.predicted} against {case.classes[against]}"
     return CaseView(
         anchor=anchor,
         image_id=case.image_id,
@@ -232,20 +234,22 @@ def _cells(margin: np.ndarray, most: int = 400) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def _account(case: GalleryCase, target: int, against: int) -> Account:
+def _account(case: GalleryCase, target: int, against: int | None) -> Account:
     share = np.asarray(case.margin, dtype=np.float64) / case.margin.size
     positive, negative, total = (float(part.sum()) for part in (np.maximum(share, 0), np.minimum(share, 0), share))
-    a, b = float(case.logits[target]), float(case.logits[against])
+    a, b = float(case.logits[target]), 0.0 if against is None else float(case.logits[against])
     widest = max(positive, -negative) or 1.0
     subtracted = f"({number(b, 2)})" if b < 0 else number(b, 2)
     return Account(
         target=case.predicted,
-        against=case.classes[against],
+        against="" if against is None else case.classes[against],
         cells=int(case.margin.size),
         positive=number(positive, 2, signed=True),
         negative=number(negative, 2, signed=True),
         total=number(total, 2, signed=True),
-        equation=f"{number(a, 2)} {MINUS} {subtracted} = {number(a - b, 2, signed=True)}",
+        equation=number(a, 2, signed=True)
+        if against is None
+        else f"{number(a, 2)} {MINUS} {subtracted} = {number(a - b, 2, signed=True)}",
         error=scientific(abs(total - (a - b))),
         share_positive=100 * positive / widest,
         share_negative=-100 * negative / widest,
@@ -267,7 +271,7 @@ def _scores(case: GalleryCase) -> tuple[ClassScore, ...]:
             share=100 * float(case.probabilities[index]),
             logit=number(float(case.logits[index]), 2, signed=True),
             predicted=case.classes[index] == case.predicted,
-            true=case.classes[index] == case.label,
+            true=case.classes[index] in (case.label.split(";") if case.multi_label else (case.label,)),
         )
         for index in order
     )

@@ -14,13 +14,16 @@ from softcam.evaluation.result import EvaluationResult
 from softcam.files import write_atomic
 from softcam.metrics.glossary import measure
 from softcam.reporting import figures, gallery, tables
-from softcam.reporting.charts import MODELS, Chart, class_names, draw_charts
+from softcam.reporting.charts import Chart, class_names, draw_charts, is_binary
 from softcam.reporting.methods import method_tables
 from softcam.reporting.models import model_table
 from softcam.reporting.perturbation import choose_methods
 from softcam.reporting.standings import list_standings
 from softcam.reporting.verdicts import verdicts
-from softcam.reporting.wording import estimate, method_title, number, percent, raise_powers, scientific
+from softcam.reporting.wording import MODELS, estimate, method_title, number, percent, raise_powers, scientific
+
+LABEL_COLUMNS = ("auroc", "average_precision", "sensitivity", "specificity")
+"""What is shown of each of several independent labels."""
 
 
 def write_report(result: EvaluationResult, out: str | Path, *, title: str = "SoftCAM evaluation") -> Path:
@@ -56,7 +59,6 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
     """
     metrics, scale = result.metrics, gallery.shared_scale(result.gallery)
     classes = class_names(result)
-    confusion = metrics.get("confusion") or {}
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -71,9 +73,12 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
             charts=charts,
             calibration={MODELS[key]: rows for key, rows in (metrics.get("calibration") or {}).items() if rows},
             classes=classes,
-            binary=len(classes) == 2,
-            confusion={MODELS[key]: tables.confusion_rows(rows, classes) for key, rows in confusion.items() if rows},
-            thresholds={MODELS[key]: at for key, at in (metrics.get("thresholds") or {}).items() if at is not None},
+            binary=is_binary(metrics),
+            independent=bool(metrics.get("per_class")),
+            confusion=tables.confusion_tables(metrics.get("confusion") or {}, classes),
+            thresholds=tables.threshold_views(metrics.get("thresholds") or {}),
+            label_columns=tuple(map(measure, LABEL_COLUMNS)),
+            label_rows=tables.label_rows(metrics.get("per_class") or {}, LABEL_COLUMNS),
             scale=scale,
             cases=gallery.case_views(result.gallery, scale),
             grid=result.gallery[0].margin.shape if result.gallery else None,

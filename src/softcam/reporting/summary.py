@@ -9,7 +9,10 @@ from softcam.metrics.glossary import measure
 from softcam.reporting.verdicts import verdicts
 from softcam.reporting.wording import estimate
 
-HEADLINE = ("auroc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "ece")
+HEADLINE = (
+    "quadratic_weighted_kappa", "auroc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity",
+    "specificity", "ece",
+)  # fmt: skip
 
 
 def headline_rows(metrics: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softcam.metrics.glossary import MEASURES, Measure, measure
-from softcam.reporting.wording import DASH
+from softcam.reporting.wording import DASH, MODELS, estimate
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
@@ -43,6 +43,25 @@ class HeadlineGroup:
 
 
 @dataclass(frozen=True)
+class ConfusionTable:
+    """A confusion matrix with its title, the key of its model and the names of its columns."""
+
+    title: str
+    model: str
+    columns: tuple[str, ...]
+    rows: tuple[ConfusionRow, ...]
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One of several independent labels: its numbers for each model."""
+
+    label: str
+    model: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ConfusionRow:
     """One true class: its images by predicted class, as counts and as shares of the row."""
 
@@ -69,6 +88,57 @@ def headline_groups(softcam: Metrics, black_box: Metrics | None) -> tuple[Headli
         if rows:
             groups.append(HeadlineGroup(direction, axis, rows))
     return tuple(groups)
+
+
+def confusion_tables(confusion: Mapping[str, Any], classes: Sequence[str]) -> tuple[ConfusionTable, ...]:
+    """Return the confusion matrices of a page: one per model, or one per model and label where these are independent.
+
+    Args:
+        confusion: By model, a matrix (K, K), or by label a matrix of absent and present.
+        classes: K names.
+    """
+    tables = []
+    for model, found in confusion.items():
+        title = MODELS[model]
+        if isinstance(found, Mapping):
+            sides = ("absent", "present")
+            tables += [
+                ConfusionTable(f"{title}, {label}", model, sides, confusion_rows(matrix, sides))
+                for label, matrix in found.items()
+            ]
+        elif found:
+            tables.append(ConfusionTable(title, model, tuple(classes), confusion_rows(found, classes)))
+    return tuple(tables)
+
+
+def threshold_views(thresholds: Mapping[str, Any]) -> dict[str, float]:
+    """Return the thresholds by what they are called on the page; models without one are left out.
+
+    >>> threshold_views({"softcam": {"edema": 0.4}, "black_box": None})
+    {'SoftCAM, edema': 0.4}
+    """
+    views: dict[str, float] = {}
+    for model, at in thresholds.items():
+        if isinstance(at, Mapping):
+            views |= {f"{MODELS[model]}, {label}": float(value) for label, value in at.items()}
+        elif at is not None:
+            views[MODELS[model]] = float(at)
+    return views
+
+
+def label_rows(per_class: Mapping[str, Mapping[str, Metrics]], columns: Sequence[str]) -> tuple[LabelRow, ...]:
+    """Return one row per label and model.
+
+    Args:
+        per_class: By model and label, name -> `value`, `low`, `high`, `n`.
+        columns: Names of the measures.
+    """
+    return tuple(
+        LabelRow(str(label), MODELS[model], tuple(estimate(found[name]) for name in columns))
+        for label in next(iter(per_class.values()), {})
+        for model, labels in per_class.items()
+        for found in [labels[label]]
+    )
 
 
 def confusion_rows(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple[ConfusionRow, ...]:

@@ -45,21 +45,34 @@ def verdicts(metrics: Mapping[str, Any]) -> tuple[Verdict, ...]:
 
 
 def accuracy_verdict(
-    classification: Mapping[str, Mapping[str, Any]], confusion: Sequence[Sequence[int]] | None = None
+    classification: Mapping[str, Mapping[str, Any]],
+    confusion: Sequence[Sequence[int]] | Mapping[str, Sequence[Sequence[int]]] | None = None,
 ) -> Verdict | None:
     """Say how often the model was right, and how well it ranks.
 
     Args:
         classification: Name -> `value`, `low`, `high`, `n`.
-        confusion: Rows true, columns predicted; used to count.
+        confusion: Rows true, columns predicted; used to count. One per label where labels are independent.
     """
     if "accuracy" not in classification:
         return None
     found = classification["accuracy"]
     total = int(found["n"])
-    right = sum(int(row[index]) for index, row in enumerate(confusion)) if confusion else round(found["value"] * total)
     interval = f"{number(100 * found['low'], 1)}{DASH}{percent(found['high'])}"
-    text = f"{right:,} of {total:,} test images were classified correctly (95 % interval {interval})."
+    if isinstance(confusion, Mapping):
+        matrices = confusion.values()
+        right = sum(int(matrix[0][0]) + int(matrix[1][1]) for matrix in matrices)
+        text = (
+            f"{right:,} of {total * len(confusion):,} decisions, one for each of {len(confusion)} labels in {total:,} "
+        )
+        text += f"test images, were right (95 % interval {interval})."
+    else:
+        diagonal = sum(int(row[index]) for index, row in enumerate(confusion or ()))
+        right = diagonal if confusion else round(found["value"] * total)
+        text = f"{right:,} of {total:,} test images were classified correctly (95 % interval {interval})."
+    if "quadratic_weighted_kappa" in classification:
+        kappa = estimate(classification["quadratic_weighted_kappa"])
+        text += f" The grades agree with a quadratic weighted kappa of {kappa}."
     if "auroc" in classification:
         text += f" The ranking of images has an AUROC of {estimate(classification['auroc'])}."
     return Verdict("Accuracy", percent(found["value"]), text)

@@ -11,6 +11,9 @@ from markupsafe import Markup, escape
 
 from softcam.attribution import METHODS
 
+MODELS = {"softcam": "SoftCAM", "black_box": "black box"}
+"""The two models of every evaluation, by the key that its metrics use."""
+
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 _TIMES = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from softcam.data import Manifest
 from softcam.errors import RecipeError
+from softcam.evaluation.labels import Floats, Indices
 from softcam.evaluation.locality import Question, ask, measure_locality
 from softcam.evaluation.localization import measure_localization
 from softcam.evaluation.models import Contestants, load_contestants
-from softcam.evaluation.predictions import Floats, Indices, Predictions, predict_images
+from softcam.evaluation.predictions import Predictions, predict_images
 from softcam.evaluation.subsamples import draw_stratified
 from softcam.evaluation.truth import read_truth
 from softcam.imaging import Preprocessing, decode_image
@@ -96,6 +97,11 @@ def sweep(
         raise RecipeError("Expected the recipe of a SoftCAM model, but got that of a black box, which has no maps.")
     folder = Path(out)
     table = load_manifest(recipe, folder) if manifest is None else manifest
+    if table.task == "multilabel":
+        raise RecipeError(
+            "Expected one class per image, but the manifest is multi-label. Train each place with `softcam train` and "
+            "compare them with `softcam evaluate --others`."
+        )
     images = _example(recipe, table)
     places = settings.places or list_places(recipe, images)
     recipes = {name_place(place): place_recipe(recipe, place, images) for place in places}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softcam.training.module import Learner
 from softcam.training.parts import Stage
-from softcam.training.recipe import Recipe, list_recipes, read_recipe
+from softcam.training.recipe import Recipe, change_recipe, list_recipes, read_recipe
 from softcam.training.run import TrainingRun, train
 
-__all__ = ["Learner", "Recipe", "Stage", "TrainingRun", "list_recipes", "read_recipe", "train"]
+__all__ = ["Learner", "Recipe", "Stage", "TrainingRun", "change_recipe", "list_recipes", "read_recipe", "train"]

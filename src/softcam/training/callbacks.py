@@ -64,6 +64,7 @@ class EpochTable(Callback):
         self.rows: list[dict[str, float]] = []
         self._path = path
         self._recipe = recipe
+        self._columns = (*COLUMNS, "val_kappa") if recipe.data.ordinal else COLUMNS
         self._started = 0.0
         self._rate = math.nan
 
@@ -88,7 +89,7 @@ class EpochTable(Callback):
             "lr": self._rate,
             "seconds": round(time.perf_counter() - self._started, 3),
         }
-        self.rows.append({name: (fixed | metrics).get(name, math.nan) for name in COLUMNS})
+        self.rows.append({name: (fixed | metrics).get(name, math.nan) for name in self._columns})
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
@@ -101,7 +102,7 @@ class EpochTable(Callback):
 
     def _write(self) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomic(self._path, text.getvalue())

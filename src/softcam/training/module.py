@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
-from torchmetrics.classification import BinaryAUROC, MulticlassAUROC, MultilabelAUROC
+from torchmetrics.classification import BinaryAUROC, MulticlassAUROC, MulticlassCohenKappa, MultilabelAUROC
 
 from softcam.errors import RunError
 from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
@@ -33,11 +33,13 @@ class Task:
         num_classes: K.
         multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
         class_weights: Weight of each class in the loss (K,); for multi-label data that of its positives.
+        ordinal: Whether the classes are grades in their order.
     """
 
     num_classes: int
     multi_label: bool = False
     class_weights: Tensor | None = None
+    ordinal: bool = False
 
 
 class Learner(LightningModule):
@@ -79,6 +81,7 @@ class Learner(LightningModule):
         self.penalty = ElasticNet(recipe.penalty.l1, recipe.penalty.l2, size_free=recipe.penalty.size_free)
         self.register_buffer("class_weights", task.class_weights, persistent=False)
         self.auroc = _create_auroc(task)
+        self.kappa = MulticlassCohenKappa(task.num_classes, weights="quadratic") if task.ordinal else None
         self._segments = plan_segments(recipe, steps_per_epoch)
         self._trunk = trunk
         # In a tuple, so that it is neither trained nor stored.
@@ -142,13 +145,18 @@ class Learner(LightningModule):
         probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
         hits = (probabilities > 0.5) == targets.bool() if self.multi_label else logits.argmax(1) == targets
         self.auroc.update(probabilities, targets.long())
+        if self.kappa is not None:
+            self.kappa.update(probabilities.argmax(1), targets)
         loss = self.classification_loss(logits, targets)
         self._log(val_loss=loss, val_accuracy=hits.float().mean(), size=len(targets))
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the AUROC once over all validation images."""
+        """Compute the AUROC, and of grades the kappa, once over all validation images."""
         self.log("val_auroc", self.auroc.compute(), prog_bar=True)
         self.auroc.reset()
+        if self.kappa is not None:
+            self.log("val_kappa", self.kappa.compute(), prog_bar=True)
+            self.kappa.reset()
 
     def classification_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return cross-entropy, or binary cross-entropy per class for multi-label data, without the penalty.

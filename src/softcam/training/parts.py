@@ -23,6 +23,8 @@ class DataRecipe:
         image_size: Side of the network's input in pixels; by default the backbone's own.
         preprocessing: Values that replace the backbone's own, with the keys of `softcam.imaging.Preprocessing`.
         augmentation: Random changes of training images; all off by default.
+        ordinal: Whether the classes are grades in their order: the loss is the same, validation and evaluation also
+            report the quadratic weighted kappa.
         batch_size: Images per optimisation step, >= 1.
         num_workers: Processes that decode images, >= 0. The result does not depend on it.
     """
@@ -32,6 +34,7 @@ class DataRecipe:
     image_size: int | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    ordinal: bool = False
     batch_size: int = 32
     num_workers: int = 0
 
@@ -189,20 +192,30 @@ class OptimizerRecipe:
 
 @dataclass(frozen=True)
 class ScheduleRecipe:
-    """How the learning rate moves within each stage: linear warm-up, then a cosine, both per step.
+    """How the learning rate moves within each stage: linear warm-up, then a cosine, by default both per step.
 
     Args:
         warmup_epochs: Length of the warm-up, >= 0; fractions are allowed.
         min_lr: Learning rate that the cosine ends at, >= 0.
+        span: Epoch of the stage at which the cosine is at its end, above the warm-up; by default the stage's last. A
+            stage that is shorter stops on the way.
+        per_epoch: Whether the cosine moves once per epoch, as in the paper, rather than with every step.
+        floor: Learning rate below which the cosine is cut off, >= 0.
     """
 
     warmup_epochs: float = 0.5
     min_lr: float = 0.0
+    span: int | None = None
+    per_epoch: bool = False
+    floor: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         require(at_least(self.warmup_epochs, 0), "schedule.warmup_epochs", "a finite number >= 0", self.warmup_epochs)
         require(at_least(self.min_lr, 0), "schedule.min_lr", "a finite number >= 0", self.min_lr)
+        late = self.span is None or self.span > self.warmup_epochs
+        require(late, "schedule.span", "more epochs than the warm-up has", self.span)
+        require(at_least(self.floor, 0), "schedule.floor", "a finite number >= 0", self.floor)
 
 
 @dataclass(frozen=True)
@@ -210,11 +223,12 @@ class EarlyStoppingRecipe:
     """When the last stage ends before its time.
 
     Args:
-        monitor: Validation metric; AUROC and accuracy are to grow, the loss is to fall. It also picks the best epoch.
+        monitor: Validation metric; the loss is to fall, all others are to grow. It also picks the best epoch.
+            `val_kappa` is there for ordinal classes alone.
         patience: Epochs without improvement that are accepted, >= 1; by default there is no early stop.
     """
 
-    monitor: Literal["val_auroc", "val_loss", "val_accuracy"] = "val_auroc"
+    monitor: Literal["val_auroc", "val_loss", "val_accuracy", "val_kappa"] = "val_auroc"
     patience: int | None = None
 
     def __post_init__(self) -> None:

@@ -34,7 +34,10 @@ def load_manifest(recipe: Recipe, out: Path) -> Manifest:
     """
     if recipe.data.source in SOURCES:
         return prepare_source(recipe.data.source, out / "data")
-    return read_manifest(recipe.data.source, classes=recipe.data.classes)
+    manifest = read_manifest(recipe.data.source, classes=recipe.data.classes)
+    if recipe.data.ordinal and manifest.task == "multilabel":
+        raise RecipeError("Expected one grade per image, since `data.ordinal` is set, but the manifest is multi-label.")
+    return manifest
 
 
 def choose_preprocessing(recipe: Recipe) -> Preprocessing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import pairwise
@@ -80,6 +80,8 @@ class Recipe:
         require(not late, "stages.trunk", "set only before stages that train everything", trunks)
         if self.model.kind == "black_box":
             require(not self.penalty.active, "penalty", "zero for a black box, which has no maps", self.penalty)
+        needs_grades = self.early_stopping.monitor == "val_kappa" and not self.data.ordinal
+        require(not needs_grades, "early_stopping.monitor", "another metric unless data.ordinal is set", "val_kappa")
         scales, places = len(self.penalty.scales), len(self.model.at)
         require(scales in (0, places), "penalty.scales", f"one factor for each of {places} places", scales)
 
@@ -153,6 +155,39 @@ def read_recipe(source: str | Path) -> Recipe:
         names = ", ".join(list_recipes())
         raise RecipeError(f"Expected a recipe file or one of {names}, but got {str(source)!r}.")
     return _anchored(_parse(path.read_text(encoding="utf-8"), path.stem), path.parent)
+
+
+def change_recipe(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+    """Return a recipe with some values replaced.
+
+    Args:
+        recipe: The recipe.
+        changes: Each as `key=value` with the key's dotted name and the value in YAML, such as `penalty.l1=2e-5` or
+            `model.at=[16]`. A relative path starts at the current folder.
+
+    Raises:
+        RecipeError: If a change has no `=`, or a key is unknown, or a value has the wrong type or range.
+
+    Example:
+        >>> change_recipe(read_recipe("default"), ["penalty.l1=2e-5", "data.batch_size=8"]).penalty.l1
+        2e-05
+    """
+    values = recipe.to_dict()
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not (name and equals):
+            raise RecipeError(f"Expected a change of a recipe to be key=value, but got {change!r}.")
+        *folders, key = name.split(".")
+        place = values
+        for folder in folders:
+            if not isinstance(place.get(folder), dict):
+                raise RecipeError(f"Expected a known key, but got {name!r}. Known keys: {', '.join(values)}.")
+            place = place[folder]
+        try:
+            place[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"Expected the value of {name!r} to be YAML, but got {text!r}.") from error
+    return Recipe.from_dict(values)
 
 
 def _parse(text: str, name: str) -> Recipe:

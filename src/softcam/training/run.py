@@ -123,7 +123,9 @@ class _Work:
         learner = Learner(
             self.model,
             self.recipe,
-            task=Task(len(self.manifest.classes), self.manifest.task == "multilabel", weights),
+            task=Task(
+                len(self.manifest.classes), self.manifest.task == "multilabel", weights, self.recipe.data.ordinal
+            ),
             steps_per_epoch=math.ceil(len(self.datasets["train"]) / self.recipe.data.batch_size),
             trunk=trunk,
             teacher=self.find_teacher(),
@@ -146,7 +148,7 @@ class _Work:
             self.model,
             self.out / "model",
             classes=self.manifest.classes,
-            task=self.manifest.task,
+            task="ordinal" if self.recipe.data.ordinal else self.manifest.task,
             preprocessing=self.preprocessing.to_dict(),
             thresholds=thresholds,
             provenance=self.describe(metrics),

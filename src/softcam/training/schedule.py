@@ -1,4 +1,4 @@
-"""Learning rate over a run: in each stage a linear warm-up, then a cosine, both per optimisation step."""
+"""Learning rate over a run: in each stage a linear warm-up, then a cosine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ class Segment:
         peak: Learning rate after the warm-up.
         floor: Learning rate that the cosine ends at; a peak below it is kept throughout.
         warmup: Steps of the warm-up, >= 0, fewer than `steps`.
+        span: Step at which the cosine is at its end, above `warmup`; None for `steps`.
+        stride: Steps for which the cosine stays where it is, >= 1.
+        least: Learning rate below which the cosine is cut off.
     """
 
     steps: int
     peak: float
     floor: float
     warmup: int
+    span: int | None = None
+    stride: int = 1
+    least: float = 0.0
 
     def rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0; after the end, that of the last step.
@@ -34,9 +40,12 @@ class Segment:
         """
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
-        share = min(step - self.warmup, self.steps - self.warmup) / (self.steps - self.warmup)
+        length = (self.steps if self.span is None else self.span) - self.warmup
+        done = min(step, self.steps) // self.stride * self.stride - self.warmup
+        share = min(max(done, 0), length) / length
         floor = min(self.floor, self.peak)
-        return floor + (self.peak - floor) * (1 + math.cos(math.pi * share)) / 2
+        rate = floor + (self.peak - floor) * (1 + math.cos(math.pi * share)) / 2
+        return max(rate, min(self.least, self.peak))
 
 
 def plan_segments(recipe: Recipe, steps_per_epoch: int) -> tuple[Segment, ...]:
@@ -46,12 +55,16 @@ def plan_segments(recipe: Recipe, steps_per_epoch: int) -> tuple[Segment, ...]:
         recipe: Stages, optimizer and schedule.
         steps_per_epoch: Optimisation steps of an epoch, >= 1.
     """
+    schedule = recipe.schedule
     return tuple(
         Segment(
             steps=stage.epochs * steps_per_epoch,
             peak=recipe.optimizer.lr if stage.lr is None else stage.lr,
-            floor=recipe.schedule.min_lr,
-            warmup=min(round(recipe.schedule.warmup_epochs * steps_per_epoch), stage.epochs * steps_per_epoch - 1),
+            floor=schedule.min_lr,
+            warmup=min(round(schedule.warmup_epochs * steps_per_epoch), stage.epochs * steps_per_epoch - 1),
+            span=None if schedule.span is None else schedule.span * steps_per_epoch,
+            stride=steps_per_epoch if schedule.per_epoch else 1,
+            least=schedule.floor,
         )
         for stage in recipe.stages
     )

@@ -86,3 +86,11 @@ def test_versions_name_softcam_and_torch() -> None:
     versions = list_versions()
     assert versions["softcam"] == __version__
     assert versions["torch"].startswith("2.")
+
+
+def test_grades_are_exclusive_classes_in_order(toy: nn.Module) -> None:
+    assert describe(convert(toy), None, task="ordinal", fingerprint="0" * 64, record=RECORD).task == "ordinal"
+    with pytest.raises(
+        BundleError, match="`task` to be 'multilabel', since the model's `multi_label` says so, but got"
+    ):
+        describe(convert(toy, multi_label=True), None, task="ordinal", fingerprint="0" * 64, record=RECORD)

@@ -34,7 +34,8 @@ def predictions(**changes: Any) -> Predictions:
 
 
 def models(softcam: float | None = 0.5, black_box: float | None = 0.5, classes: int = 2) -> Any:
-    return SimpleNamespace(thresholds={"softcam": softcam, "black_box": black_box}, classes=("a", "b", "c")[:classes])
+    thresholds = {"softcam": softcam, "black_box": black_box}
+    return SimpleNamespace(thresholds=thresholds, classes=("a", "b", "c")[:classes], multi_label=False, ordinal=False)
 
 
 def test_both_models_by_hand() -> None:

@@ -41,9 +41,9 @@ def test_classes_in_another_order_are_refused(world: Any) -> None:
         load_contestants(world.softcam, None, manifest, device="cpu")
 
 
-def test_several_labels_per_image_are_refused(world: Any) -> None:
+def test_data_of_another_kind_than_the_model_are_refused(world: Any) -> None:
     manifest = replace(world.manifest, task="multilabel")
-    with pytest.raises(RunError, match="one class per image, but the model is multiclass and the data multilabel"):
+    with pytest.raises(RunError, match="of the same kind, but the model is multiclass and the data multilabel"):
         load_contestants(world.softcam, None, manifest, device="cpu")
 
 

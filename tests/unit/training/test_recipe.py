@@ -8,7 +8,7 @@ import yaml
 
 from softcam.errors import RecipeError
 from softcam.training.parts import Stage
-from softcam.training.recipe import Recipe, list_recipes, read_recipe
+from softcam.training.recipe import Recipe, change_recipe, list_recipes, read_recipe
 
 
 def build(**changes: Any) -> Recipe:
@@ -23,7 +23,8 @@ def test_every_packaged_recipe_reads_and_survives_a_round_trip(name: str) -> Non
 
 
 def test_packaged_recipes_are_the_documented_ones() -> None:
-    assert set(list_recipes()) == {"default", "elpv-demo", "elpv-full"}
+    medical = {"kaggle-dr", "kaggle-dr-5", "retinal-oct", "retinal-oct-4", "rsna"}
+    assert set(list_recipes()) == {"default", "elpv-demo", "elpv-full", *medical}
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,42 @@ def test_files_that_are_no_recipe_are_refused(tmp_path: Path, text: str, message
 def test_a_missing_recipe_names_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="one of default, elpv-demo"):
         read_recipe(tmp_path / "none.yaml")
+
+
+def test_values_of_a_recipe_are_replaced_by_name() -> None:
+    recipe = read_recipe("default")
+    changes = ["penalty.l1=2e-5", "model.at=[16, layer3]", "model.arguments.drop_rate=0.1", "name=mine"]
+    found = change_recipe(recipe, changes)
+    assert (found.penalty.l1, found.model.at, found.name) == (2e-5, (16, "layer3"), "mine")
+    assert found.model.arguments == {"drop_rate": 0.1}
+    assert change_recipe(recipe, []) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("penalty.l1", "key=value, but got 'penalty.l1'"),
+        ("=3", "key=value"),
+        ("penalty.l3=1", "Did you mean 'penalty.l2'"),
+        ("penal.l1=1", "known key, but got 'penal.l1'"),
+        ("seed.x=1", "known key, but got 'seed.x'"),
+        ("penalty.l1=[", "the value of 'penalty.l1' to be YAML"),
+        ("penalty.l1=many", "of type float"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_refused(change: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        change_recipe(read_recipe("default"), [change])
+
+
+def test_the_kappa_picks_the_epoch_of_grades_alone() -> None:
+    recipe = read_recipe("default")
+    assert change_recipe(recipe, ["early_stopping.monitor=val_kappa", "data.ordinal=true"]).data.ordinal
+    with pytest.raises(RecipeError, match=r"early_stopping\.monitor` to be another metric unless data\.ordinal is set"):
+        change_recipe(recipe, ["early_stopping.monitor=val_kappa"])
+
+
+@pytest.mark.parametrize("change", ["schedule.span=1", "schedule.floor=-1.0", "schedule.floor=.inf"])
+def test_a_schedule_out_of_range_is_refused(change: str) -> None:
+    with pytest.raises(RecipeError, match=r"schedule\.(span|floor)"):
+        change_recipe(read_recipe("default"), [change])

@@ -25,6 +25,31 @@ def test_a_peak_below_the_floor_is_kept() -> None:
     assert {Segment(4, 0.1, 0.5, 0).rate(step) for step in range(6)} == {0.1}
 
 
+def test_a_span_beyond_the_stage_ends_on_the_way() -> None:
+    segment = Segment(steps=10, peak=2.0, floor=0.0, warmup=0, span=20)
+    assert segment.rate(10) == segment.rate(99) == pytest.approx(1.0)
+    assert Segment(steps=10, peak=2.0, floor=0.0, warmup=0, span=5).rate(7) == pytest.approx(0.0)
+
+
+def test_a_stride_holds_the_rate_for_an_epoch() -> None:
+    segment = Segment(steps=9, peak=3.0, floor=0.0, warmup=0, stride=3)
+    smooth = Segment(steps=9, peak=3.0, floor=0.0, warmup=0)
+    assert [segment.rate(step) for step in range(9)] == [smooth.rate(step // 3 * 3) for step in range(9)]
+
+
+def test_the_cosine_is_cut_off_below() -> None:
+    segment = Segment(steps=10, peak=1.0, floor=0.0, warmup=0, least=0.25)
+    free = Segment(steps=10, peak=1.0, floor=0.0, warmup=0)
+    assert [segment.rate(step) for step in range(12)] == [max(free.rate(step), 0.25) for step in range(12)]
+    assert Segment(steps=10, peak=0.1, floor=0.0, warmup=0, least=0.25).rate(9) == 0.1
+
+
+def test_the_plan_counts_spans_and_strides_in_steps() -> None:
+    found = plan_segments(recipe(warmup_epochs=0, span=4, per_epoch=True, floor=0.1), 10)
+    assert [(segment.span, segment.stride, segment.least) for segment in found] == [(40, 10, 0.1)] * 2
+    assert plan_segments(recipe(), 10)[0].stride == 1
+
+
 def recipe(**schedule: float) -> Recipe:
     return Recipe.from_dict(
         {
