@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import highdicom as hd
 import numpy as np
 from highdicom.pm import ParametricMap, RealWorldValueMapping
@@ -53,7 +51,8 @@ def make_map(order: Order) -> Dataset:
 
 def _assume_place(header: Dataset) -> Dataset:
     """Return a header with some place: highdicom takes several frames for one image only where there is one."""
-    assumed = copy.copy(header)
+    assumed = Dataset()
+    assumed.update(header)
     assumed.FrameOfReferenceUID = hd.UID()
     assumed.ImagePositionPatient = [0, 0, 0]
     assumed.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]

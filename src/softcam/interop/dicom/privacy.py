@@ -30,6 +30,8 @@ CLEAN_CONTENT = Code("113104", "DCM", "Clean Structured Content Option")
 _STANDARD_UIDS = "1.2.840.10008."
 _TREE = "ContentSequence"
 _OPAQUE = ("EncapsulatedDocument", "WaveformSequence")
+_DUMMIES = {"DA": "19000101", "DT": "19000101000000", "TM": "000000"}
+"""Dates and times where the standard asks for some; the library's own lie in the year 1, which validators refuse."""
 _KEPT_META = ("FileMetaInformationVersion", "MediaStorageSOPClassUID", "TransferSyntaxUID")
 
 
@@ -77,6 +79,8 @@ class Deidentifier:
             element.value = self._replace(element.value)
         elif element.VR == "SQ" and action is profile.delete_or_empty_or_replace_UID:
             return  # references to other objects: what they hold is walked, so that they still point there
+        elif element.VR in _DUMMIES and action is not profile.delete:
+            element.value = "" if action in (profile.empty, profile.delete_or_empty) else _DUMMIES[element.VR]
         elif action is profile.delete or not _replaces(action, dataset, element):
             del dataset[element.tag]
 

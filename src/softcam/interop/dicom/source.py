@@ -16,7 +16,7 @@ from pydicom.config import RAISE
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, SecondaryCaptureImageStorage
-from pydicom.valuerep import PersonName, validate_value
+from pydicom.valuerep import STR_VR, PersonName, validate_value
 
 from softcam.errors import DicomError
 from softcam.imaging import DecodedImage, decode_image
@@ -162,7 +162,7 @@ def _copy_header(dataset: Dataset, number: int) -> Dataset:
     dropped = {*_DROPPED, *_SLIDE}
     for element in dataset:
         if element.keyword not in dropped and not element.tag.is_private:
-            header.add(element)
+            header.add(copy.copy(element))
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1], *frames[number - 1 : number]]
     for group in groups:
@@ -170,7 +170,7 @@ def _copy_header(dataset: Dataset, number: int) -> Dataset:
             for item in (group.get(sequence) or [])[:1]:
                 for name in names:
                     if name in item:
-                        header[name] = item[name]
+                        header[name] = copy.copy(item[name])
     return header
 
 
@@ -206,7 +206,7 @@ def _is_valid(element: DataElement) -> bool:
     values = element.value if isinstance(element.value, MultiValue) else [element.value]
     try:
         for value in values:
-            validate_value(element.VR, value if isinstance(value, bytes | int | float) else str(value), RAISE)
+            validate_value(element.VR, str(value) if element.VR in STR_VR else value, RAISE)
     except ValueError:
         return False
     return True

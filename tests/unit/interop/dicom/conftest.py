@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import highdicom as hd
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.uid import UltrasoundMultiFrameImageStorage
 
 from softcam.imaging import Geometry
 from softcam.interop.dicom import ModelIdentity
@@ -28,12 +31,37 @@ def identity() -> ModelIdentity:
     return ModelIdentity("timm:test_resnet", "0123456789abcdef" * 4)
 
 
-@pytest.fixture
-def packaged() -> Callable[[str], Path]:
-    """Return the path of a file that pydicom ships."""
+def _write_ultrasound(path: Path) -> None:
+    """Write a film of 30 frames whose class is in force; that of the packaged one is retired."""
+    dataset = pydicom.dcmread(FILES / "examples_ybr_color.dcm")
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    dataset.save_as(path)
+
+
+def _write_volume(path: Path) -> None:
+    """Write an image of two slices, whose place is in functional groups."""
+    slices = [pydicom.dcmread(FILES / "CT_small.dcm") for _ in range(2)]
+    slices[1].SOPInstanceUID = f"{slices[0].SOPInstanceUID}.1"
+    slices[1].InstanceNumber = 2
+    slices[1].ImagePositionPatient[2] += 5
+    volume = hd.legacy.LegacyConvertedEnhancedCTImage(slices, hd.UID(), 5, hd.UID(), 1)
+    volume.save_as(path)
+
+
+MADE = {"film.dcm": _write_ultrasound, "volume.dcm": _write_volume}
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the path of a file that pydicom ships, or of one that is made from such a file."""
+    folder = tmp_path_factory.mktemp("made")
 
     def find(name: str) -> Path:
         path = FILES / name
+        if name in MADE and not (path := folder / name).exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                MADE[name](path)
         assert path.is_file()
         return path
 
@@ -43,7 +71,7 @@ def packaged() -> Callable[[str], Path]:
 def make_prediction(height: int, width: int, *, grid: tuple[int, int] = (3, 5), **changes: Any) -> Prediction:
     """Return a prediction on a crop that is neither square nor centred."""
     generator = np.random.default_rng(7)
-    maps = generator.normal(0, 3, (len(CLASSES), *grid)).astype(np.float32)
+    maps = generator.normal(0, 1, (len(CLASSES), *grid)).astype(np.float32)
     maps[1, 0, 0] = 21.5
     logits = maps.mean((1, 2), dtype=np.float64).astype(np.float32)
     odds = np.exp(logits - logits.max())
@@ -118,7 +146,3 @@ def mark(packaged: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]
         return path
 
     return write
-
-
-SECRETS = (b"Nadja", b"NADJA", b"MRN-4711", b"19630713", b"20010917", b"ACC-9911", b"Hidden", b"Veiled")
-"""What must not be in anything that is de-identified or printed."""

@@ -23,11 +23,11 @@ def test_a_path_and_its_bytes_are_the_same_source(packaged: Packaged) -> None:
 
 
 def test_a_picture_has_no_place(packaged: Packaged) -> None:
-    assert not read_source(packaged("SC_rgb.dcm")).has_place
+    assert not read_source(packaged("examples_rgb_color.dcm")).has_place
 
 
 def test_a_frame_takes_its_place_from_the_functional_groups(packaged: Packaged) -> None:
-    source = read_source(packaged("eCT_Supplemental.dcm"), frame=2)
+    source = read_source(packaged("volume.dcm"), frame=2)
     assert source.has_place
     assert source.frame == 2
     assert len(source.header.PixelSpacing) == 2
@@ -36,9 +36,9 @@ def test_a_frame_takes_its_place_from_the_functional_groups(packaged: Packaged) 
 @pytest.mark.parametrize(
     ("name", "frame", "message"),
     [
-        ("emri_small.dcm", None, "`frame` to say which of 10 frames"),
-        ("emri_small.dcm", 11, "`frame` to be from 1 to 10, but got 11"),
-        ("emri_small.dcm", 0, "`frame` to be from 1 to 10, but got 0"),
+        ("film.dcm", None, "`frame` to say which of 30 frames"),
+        ("film.dcm", 31, "`frame` to be from 1 to 30, but got 31"),
+        ("film.dcm", 0, "`frame` to be from 1 to 30, but got 0"),
         ("CT_small.dcm", 2, "`frame` to be from 1 to 1, but got 2"),
         ("rtstruct.dcm", None, "header has no"),
         ("README.txt", None, "another kind of file"),
@@ -47,7 +47,9 @@ def test_a_frame_takes_its_place_from_the_functional_groups(packaged: Packaged) 
 )
 def test_what_is_no_image_is_refused(name: str, frame: int | None, message: str, packaged: Packaged) -> None:
     with pytest.raises(DicomError, match=message):
-        read_source(packaged("CT_small.dcm").with_name(name), frame=frame)
+        read_source(
+            packaged("CT_small.dcm").with_name(name) if name not in ("film.dcm",) else packaged(name), frame=frame
+        )
 
 
 def test_an_image_without_an_identifier_is_refused(packaged: Packaged, tmp_path: Path) -> None:
