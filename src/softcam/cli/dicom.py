@@ -88,7 +88,5 @@ def _deidentify(options: Any) -> int:
             show(f"{copy.source}: {copy.problem}")
         show(f"{len(copies) - len(failed)} de-identified, {len(failed)} failed: {options.out}")
     if doubtful:
-        say(
-            f"{doubtful} images may show text in their pixels, which are not cleaned: look at them before you share them"
-        )
+        say(f"{doubtful} images may show text in their pixels, which are not cleaned: look at them before sharing")
     return 1 if failed else 0

@@ -10,11 +10,12 @@ from softcam.errors import MissingExtraError
 if TYPE_CHECKING:
     from softcam.interop.dicom.archive import Delivery, Destination, send
     from softcam.interop.dicom.deidentify import Deidentified, deidentify_files
-    from softcam.interop.dicom.objects import KINDS, write_objects
+    from softcam.interop.dicom.objects import write_objects
     from softcam.interop.dicom.privacy import Deidentifier
     from softcam.interop.dicom.runs import RunKey, open_run_key
-    from softcam.interop.dicom.settings import ModelIdentity, ObjectSettings
+    from softcam.interop.dicom.settings import KINDS, ModelIdentity, ObjectSettings
     from softcam.interop.dicom.source import SourceFrame, read_source
+    from softcam.interop.dicom.writer import ObjectWriter
 
 _HOMES = {
     "KINDS": "settings",
@@ -24,6 +25,7 @@ _HOMES = {
     "Destination": "archive",
     "ModelIdentity": "settings",
     "ObjectSettings": "settings",
+    "ObjectWriter": "writer",
     "RunKey": "runs",
     "SourceFrame": "source",
     "deidentify_files": "deidentify",
@@ -42,6 +44,7 @@ __all__ = [
     "Destination",
     "ModelIdentity",
     "ObjectSettings",
+    "ObjectWriter",
     "RunKey",
     "SourceFrame",
     "deidentify_files",

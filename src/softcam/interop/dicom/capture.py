@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from highdicom.sc import SCImage
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 
 from softcam.imaging import DecodedImage, overlay, scale_limit
 from softcam.interop.dicom.order import Order
@@ -31,7 +31,10 @@ def make_capture(order: Order) -> Dataset:
         **order.equipment,
         **order.place("capture"),
     )
-    result.PatientOrientation = header.get("PatientOrientation") or None
+    if header.get("PatientOrientation"):
+        result["PatientOrientation"] = header["PatientOrientation"]
+    else:
+        result["PatientOrientation"] = DataElement("PatientOrientation", "CS", None)
     _describe(result, order, limit)
     return result
 

@@ -11,9 +11,9 @@ from pydicom import Dataset
 
 from softcam.errors import DicomError
 from softcam.files import atomic_path
+from softcam.imaging.dicom.silence import silenced
 from softcam.interop.dicom.files import Found, list_dicom_files, require_files
 from softcam.interop.dicom.privacy import Deidentifier
-from softcam.interop.dicom.quiet import silence
 from softcam.interop.dicom.runs import KEY_NAME, open_run_key
 
 Progress = Callable[[str, int, int], None]
@@ -72,8 +72,8 @@ def _copy(file: Found, folder: Path, clean: Deidentifier) -> Deidentified:
     if file.problem:
         return Deidentified(file.path, problem=file.problem)
     try:
-        with silence():
-            dataset = pydicom.dcmread(file.path)
+        with silenced():
+            dataset = pydicom.dcmread(file.path, force=True)
             may_show_text = _may_show_text(dataset)
             clean(dataset)
             path = folder / str(dataset.SeriesInstanceUID) / f"{dataset.SOPInstanceUID}.dcm"

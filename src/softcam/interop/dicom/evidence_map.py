@@ -16,6 +16,7 @@ from softcam.interop.dicom.settings import one_line
 
 PADDING = float(np.finfo(np.float32).min)
 """Value of pixels that the network did not look at; declared in the object where there are any."""
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 CLASS_ACTIVATION = Code("130402", "DCM", "Class activation")
 
 
@@ -29,7 +30,7 @@ def make_map(order: Order) -> Dataset:
     pixels = spread(order.prediction.maps[classes], order.geometry, outside=PADDING)
     limit = scale_limit(order.margin)
     result = ParametricMap(
-        source_images=[order.source.header if order.source.has_place else _assume_place(order.source.header)],
+        source_images=[order.source.header if order.source.has_place else _place_anew(order)],
         pixel_array=np.moveaxis(pixels, 0, -1)[None],
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[[_describe(order, int(index))] for index in classes],
@@ -41,34 +42,26 @@ def make_map(order: Order) -> Dataset:
         **order.equipment,
         **order.place("map"),
     )
-    if not order.source.has_place:
-        _withdraw_place(result)
     _index_by_class(result, [one_line(order.prediction.classes[index]) for index in classes])
     if min(map(np.min, find_cells(order.geometry, order.margin.shape))) < 0:
         result.FloatPixelPaddingValue = result.FloatPixelPaddingRangeLimit = PADDING
     return result
 
 
-def _assume_place(header: Dataset) -> Dataset:
-    """Return a header with some place: highdicom takes several frames for one image only where there is one."""
-    assumed = Dataset()
-    assumed.update(header)
-    assumed.FrameOfReferenceUID = hd.UID()
-    assumed.ImagePositionPatient = [0, 0, 0]
-    assumed.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    if "PixelSpacing" not in header:
-        assumed.PixelSpacing = [1, 1]
-    return assumed
+def _place_anew(order: Order) -> Dataset:
+    """Return the header with a place in a frame of reference of its own, in which nothing else lies.
 
-
-def _withdraw_place(result: Dataset) -> None:
-    """Take away the place that nobody knows: the frames are aligned to the source pixel by pixel all the same."""
-    for name in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
-        del result[name]
-    del result.DimensionIndexSequence[0]
-    del result.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
-    for group in result.PerFrameFunctionalGroupsSequence:
-        del group.PlanePositionSequence
+    A Parametric Map must have one. Pixel by pixel it is aligned to its source all the same.
+    """
+    header = Dataset()
+    header.update(order.source.header)
+    number = "" if order.source.frame is None else str(order.source.frame)
+    header.FrameOfReferenceUID = order.key.derive_uid("frame of reference", order.source.sop_instance_uid, number)
+    header.ImagePositionPatient = [0, 0, 0]
+    header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    spacing = next((header[name].value for name in _SPACINGS if header.get(name)), [1, 1])
+    header.PixelSpacing = list(spacing)
+    return header
 
 
 def _index_by_class(result: Dataset, labels: list[str]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from softcam.errors import DicomError
+from softcam.imaging.dicom import is_dicom
 
-_PREAMBLE, _MAGIC = 128, b"DICM"
+_HEAD = 132  # bytes that tell a DICOM file
 _DIRECTORY = "DICOMDIR"
 
 
@@ -61,10 +62,10 @@ def _judge(path: Path) -> str:
         if path.exists() and not path.is_file():
             return "not a regular file"
         with path.open("rb") as stream:
-            head = stream.read(_PREAMBLE + len(_MAGIC))
+            head = stream.read(_HEAD)
     except OSError as error:
         return f"cannot be read: {(error.strerror or 'unknown').lower()}"
-    return "" if head[_PREAMBLE:] == _MAGIC else "not a DICOM file"
+    return "" if is_dicom(head) else "not a DICOM file"
 
 
 def require_files(found: list[Found]) -> list[Found]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,11 @@ from pydicom import DataElement, Dataset
 
 from softcam.errors import DicomError
 from softcam.files import atomic_path
+from softcam.imaging.dicom.silence import silenced
 from softcam.interop.dicom.capture import make_capture
 from softcam.interop.dicom.evidence_map import make_map
 from softcam.interop.dicom.order import Order
 from softcam.interop.dicom.privacy import Deidentifier
-from softcam.interop.dicom.quiet import silence
 from softcam.interop.dicom.report import make_report
 from softcam.interop.dicom.runs import RunKey
 from softcam.interop.dicom.segmentation import make_segmentation
@@ -65,7 +66,7 @@ def write_objects(
     paths = []
     for kind in settings.kinds:
         path = Path(folder) / f"{kind}.dcm"
-        with silence(), atomic_path(path) as temporary:
+        with silenced(), atomic_path(path) as temporary:
             _make(kind, order).save_as(temporary, enforce_file_format=True)
         paths.append(path)
     return tuple(paths)
@@ -80,6 +81,8 @@ def _make(kind: str, order: Order) -> Dataset:
     _complete(kind, made, order.source)
     order.source.refer(made)
     if order.settings.deidentify:
+        # highdicom puts elements of the source into what it makes; the source is needed as it is for the next kind.
+        made = copy.deepcopy(made)
         Deidentifier(order.key)(made)
     return made
 

@@ -106,7 +106,7 @@ class Order:
         return f"at least {self.threshold:.6g} logits per cell, {share}"
 
     @property
-    def equipment(self) -> dict[str, str]:
+    def equipment(self) -> dict[str, Any]:
         """Who made the object, as highdicom takes it."""
         return {
             "manufacturer": MANUFACTURER,

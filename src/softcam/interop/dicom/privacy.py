@@ -113,7 +113,7 @@ def _is_own(dataset: Dataset) -> bool:
 
 
 @cache
-def _load_rules() -> tuple[dict[tuple[int, int], Action], list[tuple[tuple[int, int, int, int], Action]]]:
+def _load_rules() -> tuple[dict[BaseTag, Action], list[tuple[tuple[int, int, int, int], Action]]]:
     """Return the profile's actions by tag, and those of repeating groups with their masks."""
     table = profile.initialize_actions_2024b()
     rules = {BaseTag(tag[0] << 16 | tag[1]): action for tag, action in table.items() if len(tag) == 2}

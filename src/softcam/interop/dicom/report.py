@@ -35,7 +35,7 @@ from softcam.interop.dicom.regions import Region, find_regions
 from softcam.interop.dicom.settings import MANUFACTURER, PRODUCT, one_line
 
 ONE = Code("1", "UCUM", "no units")
-DEVICE = Code("121007", "DCM", "Device")
+DEVICE = CodedConcept("121007", "DCM", "Device")
 PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 
 PREDICTED = Code("predicted", SCHEME, "Predicted class")

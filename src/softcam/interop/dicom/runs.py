@@ -44,9 +44,22 @@ class RunKey:
 
 @contextmanager
 def open_run_key(folder: Path) -> Iterator[RunKey]:
-    """Yield the key of the run that writes into a folder; a run that was ended before continues with its own.
+    """Yield the key of the run that writes into a folder, and forget it when the work is done.
 
-    The key lies in a hidden file that only its owner can read, until the work is done.
+    Args:
+        folder: Where results go; it is created if needed.
+
+    Raises:
+        DicomError: If the file of the key is damaged.
+    """
+    yield load_run_key(folder)
+    forget_run_key(folder)
+
+
+def load_run_key(folder: Path) -> RunKey:
+    """Return the key of the run that writes into a folder; a run that was ended before continues with its own.
+
+    It lies in a hidden file that only its owner can read.
 
     Args:
         folder: Where results go; it is created if needed.
@@ -66,5 +79,13 @@ def open_run_key(folder: Path) -> Iterator[RunKey]:
             stream.write(secret)
     if len(secret) != _BYTES:
         raise DicomError(f"Expected {KEY_NAME} in {folder} to hold {_BYTES} bytes, but got {len(secret)}. Remove it.")
-    yield RunKey(secret)
-    path.unlink(missing_ok=True)
+    return RunKey(secret)
+
+
+def forget_run_key(folder: Path) -> None:
+    """Remove the key of a run that is done: nobody can tell any more which old identifiers the new ones stand for.
+
+    Args:
+        folder: Where results went.
+    """
+    (folder / KEY_NAME).unlink(missing_ok=True)

@@ -13,16 +13,18 @@ from typing import Any
 import pydicom
 from pydicom import DataElement, Dataset
 from pydicom.config import RAISE
-from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, SecondaryCaptureImageStorage
 from pydicom.valuerep import STR_VR, PersonName, validate_value
 
 from softcam.errors import DicomError
 from softcam.imaging import DecodedImage, decode_image
-from softcam.interop.dicom.quiet import silence
+from softcam.imaging.dicom import is_dicom
+from softcam.imaging.dicom.silence import silenced
 
 UNICODE = "ISO_IR 192"
+
+_HEAD = 132  # bytes that tell a DICOM file
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
 _EMPTY_IF_ABSENT = (
@@ -76,7 +78,7 @@ class SourceFrame:
         Raises:
             ImageError: If they cannot be read.
         """
-        return decode_image(self.content)
+        return decode_image(self.content, frame=self.frame)
 
     def refer(self, dataset: Dataset) -> None:
         """Make every reference of a new object to this source name its true class and frame.
@@ -106,7 +108,7 @@ def read_source(source: str | Path | bytes, *, frame: int | None = None) -> Sour
     Raises:
         DicomError: If this is no DICOM image, if an identifier is missing, or if there is no such frame.
     """
-    with silence():
+    with silenced():
         try:
             return _make_source(source, _read(source), frame)
         except (AttributeError, LookupError, TypeError, ValueError, OSError, NotImplementedError) as error:
@@ -114,15 +116,19 @@ def read_source(source: str | Path | bytes, *, frame: int | None = None) -> Sour
 
 
 def _read(source: str | Path | bytes) -> Dataset:
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        dataset = pydicom.dcmread(stream, stop_before_pixels=True)
-    except InvalidDicomError:
-        raise DicomError("Expected a DICOM image, but got another kind of file.") from None
-    except OSError as error:
-        raise DicomError(f"Expected a readable file, but it is not: {(error.strerror or 'unknown').lower()}.") from None
+    content = source if isinstance(source, bytes) else _read_file(Path(source))
+    if not is_dicom(content[:_HEAD]):
+        raise DicomError("Expected a DICOM image, but got another kind of file.")
+    dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True, force=True)
     dataset.decode()
     return dataset
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DicomError(f"Expected a readable file, but it is not: {(error.strerror or 'unknown').lower()}.") from None
 
 
 def _make_source(content: str | Path | bytes, dataset: Dataset, frame: int | None) -> SourceFrame:

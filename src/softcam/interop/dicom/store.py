@@ -14,7 +14,7 @@ from pynetdicom import AE
 from pynetdicom.presentation import PresentationContext, build_context
 
 from softcam.errors import DicomError
-from softcam.interop.dicom.quiet import silence
+from softcam.imaging.dicom.silence import silenced
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -64,7 +64,7 @@ def store_by_association(paths: Iterable[Path], destination: Destination) -> Ite
 
 def _read_kind(path: Path) -> _Kind | str:
     try:
-        with silence():
+        with silenced():
             meta = pydicom.filereader.read_file_meta_info(path)
             return _Kind(str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
     except (AttributeError, LookupError, OSError, TypeError, ValueError):
@@ -105,12 +105,12 @@ def _associate(contexts: list[PresentationContext], destination: Destination) ->
     entity.connection_timeout = destination.timeout
     host, port = destination.host_and_port
     encryption = (_load_certificates(destination), host) if destination.tls else None
-    with silence():
+    with silenced():
         association = entity.associate(host, port, contexts, ae_title=destination.aet, tls_args=encryption)
     try:
         yield association if association.is_established else None
     finally:
-        with silence():
+        with silenced():
             if association.is_established:
                 association.release()
 
@@ -128,8 +128,8 @@ def _store(association: Association, path: Path, kind: _Kind) -> str | None:
     if tuple(kind) not in accepted:
         return "archive does not take this class of objects in this transfer syntax"
     try:
-        with silence():
-            status: Any = association.send_c_store(pydicom.dcmread(path))
+        with silenced():
+            status: Any = association.send_c_store(pydicom.dcmread(path, force=True))
     except (AttributeError, LookupError, OSError, TypeError, ValueError, NotImplementedError):
         return "file cannot be read or encoded"
     except RuntimeError:

@@ -12,7 +12,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset
 
-from softcam.interop.dicom.quiet import silence
+from softcam.imaging.dicom.silence import silenced
 
 if TYPE_CHECKING:
     from softcam.interop.dicom.archive import Destination
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 Outcome = tuple[Path, str]
 
 TOKEN, USER, PASSWORD = (f"SOFTCAM_DICOMWEB_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
+_FAULTS = (
+    (requests.exceptions.JSONDecodeError, "the answer cannot be understood"),
+    (requests.exceptions.SSLError, "certificate of the service is not trusted"),
+    (requests.exceptions.Timeout, "no answer in time"),
+)
 _WAYS_OUT = {
     401: f"set {USER} and {PASSWORD}, or {TOKEN}",
     403: "these credentials may not store",
@@ -66,19 +71,14 @@ class _Bearer(requests.auth.AuthBase):
 
 def _store(client: DICOMwebClient, path: Path) -> str:
     try:
-        with silence():
-            answer = client.store_instances([pydicom.dcmread(path)])
+        with silenced():
+            return _judge(client.store_instances([pydicom.dcmread(path, force=True)]))
     except requests.HTTPError as error:
         return _explain(0 if error.response is None else error.response.status_code)
-    except requests.exceptions.SSLError:
-        return "certificate of the service is not trusted"
-    except requests.exceptions.Timeout:
-        return "no answer in time"
-    except requests.exceptions.RequestException:
-        return "no connection to the service"
+    except requests.exceptions.RequestException as error:
+        return next((text for kind, text in _FAULTS if isinstance(error, kind)), "no connection to the service")
     except (AttributeError, LookupError, NotImplementedError, OSError, TypeError, ValueError):
         return "file cannot be read or encoded, or the answer cannot be understood"
-    return _judge(answer)
 
 
 def _explain(code: int) -> str:

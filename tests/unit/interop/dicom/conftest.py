@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import highdicom as hd
+import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset

@@ -16,6 +16,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.presentation import build_context
 
 from softcam.errors import DicomError
@@ -117,7 +118,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(objects: Path, archives: Modul
 
 def test_more_kinds_than_an_association_takes(packaged: Packaged, archives: ModuleType, tmp_path: Path) -> None:
     """130 classes need two associations."""
-    classes = [f"1.2.840.10008.5.1.4.1.1.{number}" for number in range(1000, 1130)]
+    classes = [context.abstract_syntax for context in AllStoragePresentationContexts[:130]]
     for number, sop_class in enumerate(classes):
         dataset = pydicom.dcmread(packaged("CT_small.dcm"))
         dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = sop_class
