@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from highdicom.sc import SCImage
-from pydicom import DataElement, Dataset
+from pydicom import Dataset
 
 from softcam.imaging import DecodedImage, overlay, scale_limit
 from softcam.interop.dicom.order import Order
@@ -25,16 +25,12 @@ def make_capture(order: Order) -> Dataset:
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        # Whatever highdicom would take; the source's own is set below, which may be empty or for an animal.
+        # Whatever highdicom would take; the source's own, which may be empty, takes its place.
         patient_orientation=("L", "P"),
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         **order.equipment,
         **order.place("capture"),
     )
-    if header.get("PatientOrientation"):
-        result["PatientOrientation"] = header["PatientOrientation"]
-    else:
-        result["PatientOrientation"] = DataElement("PatientOrientation", "CS", None)
     _describe(result, order, limit)
     return result
 

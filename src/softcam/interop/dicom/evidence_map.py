@@ -28,13 +28,12 @@ def make_map(order: Order) -> Dataset:
     """
     classes = np.argsort(-order.prediction.logits, kind="stable")[: order.settings.max_classes]
     pixels = spread(order.prediction.maps[classes], order.geometry, outside=PADDING)
-    limit = scale_limit(order.margin)
     result = ParametricMap(
         source_images=[order.source.header if order.source.has_place else _place_anew(order)],
         pixel_array=np.moveaxis(pixels, 0, -1)[None],
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[[_describe(order, int(index))] for index in classes],
-        voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.0, window_width=2 * limit)],
+        voi_lut_transformations=[_show_up_to(scale_limit(order.margin))],
         content_label="EVIDENCE",
         content_description=one_line(f"Evidence of {len(classes)} classes in logits"),
         content_qualification=hd.ContentQualificationValues.RESEARCH,
@@ -46,6 +45,12 @@ def make_map(order: Order) -> Dataset:
     if min(map(np.min, find_cells(order.geometry, order.margin.shape))) < 0:
         result.FloatPixelPaddingValue = result.FloatPixelPaddingRangeLimit = PADDING
     return result
+
+
+def _show_up_to(limit: float) -> hd.VOILUTTransformation:
+    # The plain linear function knows no window below 1, which logits per cell often need.
+    exact = hd.VOILUTFunctionValues.LINEAR_EXACT
+    return hd.VOILUTTransformation(window_center=0.0, window_width=2 * limit, voi_lut_function=exact)
 
 
 def _place_anew(order: Order) -> Dataset:

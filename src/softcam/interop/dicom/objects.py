@@ -89,8 +89,8 @@ def _make(kind: str, order: Order) -> Dataset:
 
 def _complete(kind: str, made: Dataset, source: SourceFrame) -> None:
     """Take over, if only empty, what has to be there where nothing else tells left from right."""
-    names = ["PatientOrientation"] if kind in _PICTURES and not source.has_place else []
+    names = ["PatientOrientation"] if kind == "capture" or (kind in _PICTURES and not source.has_place) else []
     # The standard has the side of the body in this module of an image, but not in that of a segmentation.
-    names += ["Laterality"] if kind in _PICTURES and kind != "segmentation" else []
+    names += ["Laterality"] if kind in ("map", "capture") else []
     for name in names:
         made[name] = source.header[name] if name in source.header else DataElement(name, "CS", None)

@@ -329,6 +329,21 @@ def test_long_names_and_many_classes_fit(
     assert [validate(tmp_path / "out" / f"{kind}.dcm") for kind in KINDS] == [[]] * 4
 
 
+def test_weak_evidence_has_a_window_that_the_standard_allows(
+    packaged: Packaged,
+    write: Callable[..., Any],
+    predict: Predict,
+    validate: Callable[[Path], list[str]],
+    tmp_path: Path,
+) -> None:
+    prediction = predict(128, 128)
+    weak = replace(prediction, maps=prediction.maps / 1000, logits=prediction.logits / 1000)
+    made = write(packaged("CT_small.dcm"), prediction=weak)["map"]
+    window = made.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+    assert 0 < window.WindowWidth < 1
+    assert validate(tmp_path / "out" / "map.dcm") == []
+
+
 def test_a_header_with_bad_values_is_repaired_where_it_must_be_repeated(
     mark: Callable[..., Path], write: Callable[..., Any]
 ) -> None:
