@@ -25,6 +25,10 @@ class ImageError(SoftCAMError):
     """A file or array that is not a usable image; the message is the reason, fit for a table of failures."""
 
 
+class DicomError(SoftCAMError):
+    """A DICOM object that cannot be read, written, de-identified or sent; the message names nothing of its header."""
+
+
 class BundleError(SoftCAMError):
     """A model folder that is incomplete, damaged, unsafe or made for something else."""
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,21 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
+class Further:
+    """Files that another part of the program writes for each image.
+
+    Args:
+        name: What they are called in `run.json`.
+        arguments: What decides them, as JSON gives it back; a run continues only with the same.
+        write: Called with the image and what was predicted for it, in worker threads.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    write: Callable[[Entry, Outcome], None]
+
+
+@dataclass(frozen=True)
 class Products:
     """What is written for each image.
 
@@ -52,6 +67,7 @@ class Products:
             between rows and between columns.
         limit: Logits per cell that get the full colour, the same for all overlays; default: chosen from the first
             batch and noted in `run.json`.
+        further: What else is written, e.g. DICOM objects.
 
     Raises:
         ValueError: If `limit` is not positive and finite.
@@ -60,12 +76,19 @@ class Products:
     overlays: bool = True
     arrays: bool = True
     limit: float | None = None
+    further: Further | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and not 0 < self.limit < math.inf:
             raise ValueError(
                 f"Expected `limit` to be positive and finite, but got {self.limit}. Leave it out to have one chosen."
             )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that decides them, as JSON gives it back."""
+        own = {"overlays": self.overlays, "arrays": self.arrays, "limit": self.limit}
+        return own if self.further is None else {**own, self.further.name: self.further.arguments}
 
 
 EVERYTHING = Products()
@@ -148,7 +171,7 @@ class _Run:
         """Return all that decides the results, as JSON gives it back."""
         predictor = self.predictor
         count, digest = summarize(self.entries())
-        arguments = {**asdict(self.products), "frames": self.frames}
+        arguments = {**self.products.arguments, "frames": self.frames}
         model = {
             "fingerprint": predictor.fingerprint,
             "classes": list(predictor.classes),
@@ -276,6 +299,8 @@ def _write_products(run: _Run, entry: Entry, outcome: Outcome, limit: float | No
     if run.products.overlays and limit is not None:
         pixels = draw_overlay(outcome.image or entry.decode(), outcome.prediction, limit=limit)
         write_atomic(run.out / "overlays" / f"{entry.id}.png", encode_png(pixels))
+    if run.products.further is not None:
+        run.products.further.write(entry, outcome)
 
 
 def _write_arrays(path: Path, prediction: Prediction) -> None:

@@ -14,7 +14,9 @@ from softcam.errors import ImageError
 from softcam.imaging.image import DECODER_ERRORS
 from softcam.imaging.libraries import load_library
 
-_LIBRARIES = frozenset({"pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle", "PIL"})
+_LIBRARIES = frozenset(
+    {"pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle", "PIL", "highdicom", "pynetdicom", "dicomweb_client"}
+)
 # Module names as `warnings` matches them: from their beginning.
 _QUOTING = rf"({'|'.join(sorted(_LIBRARIES))})(\.|$)"
 
