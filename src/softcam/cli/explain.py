@@ -93,7 +93,8 @@ def _create_writer(options: Any, bundle: Path, fingerprint: str) -> Any:
 
 
 def _write_objects(writer: Any, entry: Any, outcome: Any) -> None:
-    writer.write(outcome.prediction, entry.read(), entry.id, frame=entry.frame)
+    if outcome.image is None or outcome.image.format == "DICOM":
+        writer.write(outcome.prediction, entry.read(), entry.id, frame=entry.frame)
 
 
 def _tell(objects: Any, done: int, *, deidentified: bool) -> None:

@@ -15,6 +15,7 @@ from softcam.imaging.dicom.silence import silenced
 from softcam.interop.dicom.files import Found, list_dicom_files, require_files
 from softcam.interop.dicom.privacy import Deidentifier
 from softcam.interop.dicom.runs import KEY_NAME, open_run_key
+from softcam.interop.dicom.source import HEADER_ERRORS
 
 Progress = Callable[[str, int, int], None]
 
@@ -84,7 +85,7 @@ def _copy(file: Found, folder: Path, clean: Deidentifier) -> Deidentified:
         return Deidentified(file.path, problem=str(error))
     except OSError as error:
         return Deidentified(file.path, problem=f"cannot be written: {(error.strerror or 'unknown').lower()}")
-    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
+    except HEADER_ERRORS:
         # The message may quote the header.
         return Deidentified(file.path, problem="damaged, or not a DICOM object as the standard has it")
     return Deidentified(file.path, path, may_show_text=may_show_text)

@@ -19,7 +19,7 @@ from softcam.interop.dicom.report import make_report
 from softcam.interop.dicom.runs import RunKey
 from softcam.interop.dicom.segmentation import make_segmentation
 from softcam.interop.dicom.settings import ModelIdentity, ObjectSettings
-from softcam.interop.dicom.source import SourceFrame
+from softcam.interop.dicom.source import HEADER_ERRORS, SourceFrame
 from softcam.predict import Prediction
 
 DEFAULTS = ObjectSettings()
@@ -75,9 +75,8 @@ def write_objects(
 def _make(kind: str, order: Order) -> Dataset:
     try:
         made = _MAKERS[kind](order)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        # What is raised here may quote the header.
-        raise DicomError(f"Expected a source on which a {kind} can be built, but its header does not fit.") from error
+    except HEADER_ERRORS:
+        raise DicomError(f"Expected a source on which a {kind} can be built, but its header does not fit.") from None
     _complete(kind, made, order.source)
     order.source.refer(made)
     if order.settings.deidentify:

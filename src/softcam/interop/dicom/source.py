@@ -13,6 +13,7 @@ from typing import Any
 import pydicom
 from pydicom import DataElement, Dataset
 from pydicom.config import RAISE
+from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, SecondaryCaptureImageStorage
 from pydicom.valuerep import STR_VR, PersonName, validate_value
@@ -21,8 +22,11 @@ from softcam.errors import DicomError
 from softcam.imaging import DecodedImage, decode_image
 from softcam.imaging.dicom import is_dicom
 from softcam.imaging.dicom.silence import silenced
+from softcam.imaging.image import DECODER_ERRORS
 
 UNICODE = "ISO_IR 192"
+HEADER_ERRORS = (*DECODER_ERRORS, BytesLengthException)
+"""What a header that is not as the standard has it makes libraries raise, in words that may quote it."""
 
 _HEAD = 132  # bytes that tell a DICOM file
 
@@ -111,8 +115,8 @@ def read_source(source: str | Path | bytes, *, frame: int | None = None) -> Sour
     with silenced():
         try:
             return _make_source(source, _read(source), frame)
-        except (AttributeError, LookupError, TypeError, ValueError, OSError, NotImplementedError) as error:
-            raise DicomError("Expected a DICOM image, but its header is damaged.") from error
+        except HEADER_ERRORS:
+            raise DicomError("Expected a DICOM image, but its header is damaged.") from None
 
 
 def _read(source: str | Path | bytes) -> Dataset:
