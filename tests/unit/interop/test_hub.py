@@ -316,7 +316,7 @@ def test_nothing_is_asked_of_the_hub_about_a_folder(bundle: Path, offline: Calla
 
 
 def test_says_which_extra_is_missing() -> None:
-    program = "import sys; sys.modules['huggingface_hub'] = None\nimport softcam.interop"
+    program = "import sys; sys.modules['huggingface_hub'] = None\nfrom softcam.interop import HubSoftCAM"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "MissingExtraError: Expected the package 'huggingface_hub' to be installed" in done.stderr
     assert "softcam[hub]" in done.stderr

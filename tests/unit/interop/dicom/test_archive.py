@@ -116,6 +116,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(objects: Path, archives: Modul
     }
 
 
+@pytest.mark.slow
 def test_more_kinds_than_an_association_takes(packaged: Packaged, archives: ModuleType, tmp_path: Path) -> None:
     """130 classes need two associations."""
     classes = [context.abstract_syntax for context in AllStoragePresentationContexts[:130]]

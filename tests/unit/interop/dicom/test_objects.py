@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -110,11 +109,10 @@ def test_a_map_gives_back_the_same_numbers_on_the_right_pixels(
     assert sorted(labels) == sorted(prediction.classes)
     assert labels == [prediction.classes[index] for index in np.argsort(-prediction.logits)]
     assert stored.dtype == np.float32
+    outside = (rows[:, None] < 0) | (columns[None, :] < 0)
     for label, frame_pixels in zip(labels, stored, strict=True):
-        expected = prediction.maps[prediction.classes.index(label)]
-        for row, column in itertools.product(range(source.size[0]), range(source.size[1])):
-            cell = (rows[row], columns[column])
-            assert frame_pixels[row, column] == (PADDING if min(cell) < 0 else expected[cell])
+        cells = prediction.maps[prediction.classes.index(label)][rows[:, None], columns[None, :]]
+        assert np.array_equal(frame_pixels, np.where(outside, np.float32(PADDING), cells))
     assert read.FloatPixelPaddingValue == np.float32(PADDING)
 
 
