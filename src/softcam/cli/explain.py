@@ -49,7 +49,8 @@ def run(options: Any) -> int:
     """Explain every input; a bad one is named and the rest goes on."""
     from softcam.bundle import find_bundle
     from softcam.predict import Predictor
-    from softcam.reporting.explanations import Further, Products, explain
+    from softcam.reporting.explanations import explain
+    from softcam.reporting.products import Further, Products
 
     frames = _read_frames(options.frames)
     bundle = find_bundle(options.model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from softcam.imaging import DecodedImage, encode_png, overlay, scale_limit
 from softcam.predict import Outcome, Prediction, Predictor
 from softcam.reporting.inputs import Entry, Frames, list_entries, summarize
 from softcam.reporting.journal import Journal, Row, check_same_run, open_journal
+from softcam.reporting.products import EVERYTHING, Products
 
 Progress = Callable[[str, int, int], None]
 
@@ -38,60 +38,6 @@ LARGEST_OVERLAY = 2048
 _KEPT_PIXELS = 16 * 1024 * 1024
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.partial\.[a-z]+$")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-@dataclass(frozen=True)
-class Further:
-    """Files that another part of the program writes for each image.
-
-    Args:
-        name: What they are called in `run.json`.
-        arguments: What decides them, as JSON gives it back; a run continues only with the same.
-        write: Called with the image and what was predicted for it, in worker threads.
-    """
-
-    name: str
-    arguments: dict[str, Any]
-    write: Callable[[Entry, Outcome], None]
-
-
-@dataclass(frozen=True)
-class Products:
-    """What is written for each image.
-
-    Args:
-        overlays: Whether to write `overlays/<id>.png`: the upright image under the evidence for the predicted class
-            against its strongest rival (independent classes: for the highest logit), where the network looked.
-        arrays: Whether to write `evidence/<id>.npz`: `maps` (K, h, w) float32 in logit units, `logits` (K,),
-            `classes`, `geometry` as JSON, and where the file has it `spacing` of the original's pixels in millimetres,
-            between rows and between columns.
-        limit: Logits per cell that get the full colour, the same for all overlays; default: chosen from the first
-            batch and noted in `run.json`.
-        further: What else is written, e.g. DICOM objects.
-
-    Raises:
-        ValueError: If `limit` is not positive and finite.
-    """
-
-    overlays: bool = True
-    arrays: bool = True
-    limit: float | None = None
-    further: Further | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and not 0 < self.limit < math.inf:
-            raise ValueError(
-                f"Expected `limit` to be positive and finite, but got {self.limit}. Leave it out to have one chosen."
-            )
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """All that decides them, as JSON gives it back."""
-        own = {"overlays": self.overlays, "arrays": self.arrays, "limit": self.limit}
-        return own if self.further is None else {**own, self.further.name: self.further.arguments}
-
-
-EVERYTHING = Products()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from softcam.errors import IdentityError, RunError
 from softcam.imaging import Geometry, Preprocessing, decode_image, image_from_array, overlay
 from softcam.nn import convert
 from softcam.predict import Prediction, Predictor
-from softcam.reporting.explanations import ExplainSummary, Products, draw_overlay, explain
+from softcam.reporting.explanations import ExplainSummary, draw_overlay, explain
+from softcam.reporting.products import Products
 
 
 class Toy(nn.Module):

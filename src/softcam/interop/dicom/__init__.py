@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from softcam.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from softcam.interop.dicom.archive import Delivery, Destination, send
+    from softcam.interop.dicom.archive import Delivery, send
     from softcam.interop.dicom.deidentify import Deidentified, deidentify_files
+    from softcam.interop.dicom.destination import Destination
     from softcam.interop.dicom.objects import write_objects
     from softcam.interop.dicom.privacy import Deidentifier
     from softcam.interop.dicom.runs import RunKey, open_run_key
@@ -22,7 +23,7 @@ _HOMES = {
     "Deidentified": "deidentify",
     "Deidentifier": "privacy",
     "Delivery": "archive",
-    "Destination": "archive",
+    "Destination": "destination",
     "ModelIdentity": "settings",
     "ObjectSettings": "settings",
     "ObjectWriter": "writer",

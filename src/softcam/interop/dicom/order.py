@@ -18,7 +18,7 @@ from softcam.interop.dicom.runs import RunKey
 from softcam.interop.dicom.settings import (
     MANUFACTURER,
     PRODUCT,
-    VERSION,
+    PROGRAM,
     ModelIdentity,
     ObjectSettings,
     one_line,
@@ -111,7 +111,7 @@ class Order:
         return {
             "manufacturer": MANUFACTURER,
             "manufacturer_model_name": PRODUCT,
-            "software_versions": VERSION,
+            "software_versions": PROGRAM,
             "device_serial_number": self.model.fingerprint,
         }
 
@@ -122,7 +122,7 @@ class Order:
             name=self.model.title,
             family=Code("123110", "DCM", "Artificial Intelligence"),
             version=self.model.fingerprint,
-            source=VERSION,
+            source=PROGRAM,
             parameters={"fingerprint": self.model.fingerprint, "threshold": f"{self.threshold:.9g}"},
         )
 

@@ -20,7 +20,7 @@ from pydicom.tag import BaseTag
 
 from softcam.errors import DicomError
 from softcam.interop.dicom.runs import RunKey
-from softcam.interop.dicom.settings import MANUFACTURER, PRODUCT, VERSION
+from softcam.interop.dicom.settings import MANUFACTURER, PRODUCT, PROGRAM
 
 Action = Callable[[Dataset, Any], None]
 
@@ -105,7 +105,7 @@ def check_cleanable(dataset: Dataset) -> None:
 
 def profile_texts() -> list[str]:
     """Return what was done to a de-identified object, by which versions of which programs."""
-    return ["PS3.15 basic profile", f"dicom-anonymizer {metadata.version('dicom-anonymizer')}", VERSION]
+    return ["PS3.15 basic profile", f"dicom-anonymizer {metadata.version('dicom-anonymizer')}", PROGRAM]
 
 
 def _is_own(dataset: Dataset) -> bool:

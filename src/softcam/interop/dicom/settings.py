@@ -12,7 +12,7 @@ KINDS = ("map", "segmentation", "report", "capture")
 
 MANUFACTURER = "softcam"
 PRODUCT = "SoftCAM"
-VERSION = f"softcam {__version__}"
+PROGRAM = f"softcam {__version__}"
 _LONGEST_TEXT = 64  # characters of a LO value
 
 

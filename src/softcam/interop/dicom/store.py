@@ -19,7 +19,7 @@ from softcam.imaging.dicom.silence import silenced
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
-    from softcam.interop.dicom.archive import Destination
+    from softcam.interop.dicom.destination import Destination
 
 Outcome = tuple[Path, str]
 

@@ -15,7 +15,7 @@ from pydicom import Dataset
 from softcam.imaging.dicom.silence import silenced
 
 if TYPE_CHECKING:
-    from softcam.interop.dicom.archive import Destination
+    from softcam.interop.dicom.destination import Destination
 
 Outcome = tuple[Path, str]
 
