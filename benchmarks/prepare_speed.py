@@ -6,8 +6,8 @@ A download in the official layout is written with as many DICOM files as are ask
 baseline as the challenge has them. Every count runs in a fresh process, with one worker (in the process itself) and
 with one per core; the time includes reading the tables and writing the manifest. The rate per core is that of one
 worker by its processor time, which does not depend on what else the machine does; wall-clock time is given as well.
-Memory is that of the process and its workers together, looked at from outside four times a second; what they share
-counts once. Writes `benchmarks/results/prepare_speed.json`.
+Memory is that of the process and its workers together, looked at from outside four times a second, without the
+libraries' own files; what they share counts once. Writes `benchmarks/results/prepare_speed.json`.
 """
 
 from __future__ import annotations
@@ -104,12 +104,12 @@ def _family(process: int) -> list[int]:
 
 
 def _resident(process: int) -> float:
-    # Proportional: what worker processes share counts once.
+    # Proportional: what worker processes share counts once. Anonymous: libraries, which other programs share, do not.
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss_Anon:")), 0.0)
 
 
 def run_child(source: Path, out: Path, workers: int) -> None:
