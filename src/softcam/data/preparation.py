@@ -208,7 +208,7 @@ def _convert(orders: Sequence[Order], job: Job, workers: int) -> Iterator[Outcom
         except BrokenProcessPool:
             # A decoder that brings its process down takes what the others had begun with it: that is done one by one.
             suspects = [chunks.popleft() for _ in range(min(_window(workers), len(chunks)))]
-            yield from (_convert_apart(order, job) for chunk in suspects for order in chunk)
+            yield from _convert_apart([order for chunk in suspects for order in chunk], job)
 
 
 def _stream(chunks: Iterable[Sequence[Order]], job: Job, workers: int) -> Iterator[list[Outcome]]:
@@ -226,12 +226,17 @@ def _stream(chunks: Iterable[Sequence[Order]], job: Job, workers: int) -> Iterat
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _convert_apart(order: Order, job: Job) -> Outcome:
-    with _create_pool(job, 1) as pool:
-        try:
-            return pool.submit(convert_order, order, job).result()
-        except BrokenProcessPool:
-            return Outcome(order.stem, {}, "", {}, _CRASHED)
+def _convert_apart(orders: Sequence[Order], job: Job) -> Iterator[Outcome]:
+    """Yield outcomes one by one from a single worker, which is replaced whenever an image brings it down."""
+    waiting = deque(orders)
+    while waiting:
+        with _create_pool(job, 1) as pool:
+            try:
+                while waiting:
+                    yield pool.submit(convert_order, waiting[0], job).result()
+                    waiting.popleft()
+            except BrokenProcessPool:
+                yield Outcome(waiting.popleft().stem, {}, "", {}, _CRASHED)
 
 
 def convert_orders(orders: Sequence[Order], job: Job) -> list[Outcome]:
