@@ -24,6 +24,7 @@ FLOORS = {
     "files": 0,
     "_version": 0,
     "versions": 0,
+    "libraries": 0.5,  # above the exceptions, below every room
     "nn": 1,
     "metrics": 1,
     "imaging": 1,

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from softcam.attribution.layers import find_stages, get_layer, read_features
-from softcam.attribution.libraries import load_library
 from softcam.attribution.passes import digest_tensors, run_once
 from softcam.attribution.state import hooked
 from softcam.errors import UnsupportedModelError
+from softcam.libraries import load_library
 from softcam.metrics.patches import resize_maps
 
 Objective = Callable[[Tensor], Tensor]
@@ -234,7 +234,7 @@ def eigen_cam(model: nn.Module, images: Tensor, _target: Tensor, *, layer: str |
         Muhammad & Yeasin, "Eigen-CAM", IJCNN 2020, section III; the sign: Chung & Ying, "Seg-Eigen-CAM", Applied
         Sciences 2025, equation 13.
     """
-    library = load_library("pytorch_grad_cam.utils.svd_on_activations", package="grad-cam")
+    library = load_library("pytorch_grad_cam.utils.svd_on_activations", package="grad-cam", extra="peers")
     features = read_features(model, images, get_layer(model, images, layer))
     signed = torch.from_numpy(library.get_2d_projection(features.float().cpu().numpy()))
     farthest = signed.flatten(1).gather(1, signed.flatten(1).abs().argmax(dim=1, keepdim=True))
@@ -275,8 +275,8 @@ def _run(
     at: str | None,
     objectives: Sequence[Objective] | None = None,
 ) -> Tensor:
-    library = load_library("pytorch_grad_cam", package="grad-cam")
-    targets_module = load_library("pytorch_grad_cam.utils.model_targets", package="grad-cam")
+    library = load_library("pytorch_grad_cam", package="grad-cam", extra="peers")
+    targets_module = load_library("pytorch_grad_cam.utils.model_targets", package="grad-cam", extra="peers")
     layer = get_layer(model, images, at)
     if at is not None:
         # Refuses a layer without features of a grid, which the library would fail on.

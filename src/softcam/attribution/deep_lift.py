@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softcam.attribution.libraries import load_library
 from softcam.attribution.state import hooked
 from softcam.errors import UnsupportedModelError
+from softcam.libraries import load_library
 
 _ELEMENTWISE = (nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish)
 _GAP = 1e-3
@@ -47,8 +47,8 @@ def deep_lift(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
         Shrikumar et al., "Learning important features through propagating activation differences", ICML 2017, section
         3.5.1 and equation 1.
     """
-    method = load_library("captum.attr", package="captum").DeepLift(model)
-    rules = load_library("captum.attr._core.deep_lift", package="captum")
+    method = load_library("captum.attr", extra="peers").DeepLift(model)
+    rules = load_library("captum.attr._core.deep_lift", extra="peers")
     with warnings.catch_warnings(), _extended(rules.SUPPORTED_NON_LINEAR, rules.nonlinear), _attributes_kept(model):
         warnings.filterwarnings("ignore", message="Setting forward, backward hooks")
         _check_called_once(model, images, tuple(rules.SUPPORTED_NON_LINEAR))

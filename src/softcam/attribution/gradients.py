@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softcam.attribution.libraries import load_library
 from softcam.attribution.seeds import create_generator
 from softcam.errors import UnsupportedModelError
+from softcam.libraries import load_library
 
 _BATCH = 32
 
@@ -42,7 +42,7 @@ def integrated_gradients(model: nn.Module, images: Tensor, target: Tensor, *, st
     """
     if steps < 1:
         raise ValueError(f"Expected `steps` to be at least 1, but got {steps}.")
-    captum = load_library("captum.attr", package="captum")
+    captum = load_library("captum.attr", extra="peers")
     method = captum.IntegratedGradients(model)
     parts = [
         method.attribute(inputs, target=classes, n_steps=steps, internal_batch_size=max(_BATCH, len(inputs)))
@@ -80,7 +80,7 @@ def guided_backprop(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
             f"Expected `model` to have nn.ReLU or nn.ReLU6 modules, but found none in {type(model).__name__}. "
             "Guided Backprop is not defined for other activations; use integrated_gradients."
         )
-    captum = load_library("captum.attr", package="captum")
+    captum = load_library("captum.attr", extra="peers")
     with warnings.catch_warnings(), _guided_relu6(model):
         warnings.filterwarnings("ignore", message="Setting backward hooks on ReLU")
         gradient: Tensor = captum.GuidedBackprop(model).attribute(_leaf(images), target=target)
@@ -116,7 +116,7 @@ def smooth_grad(model: nn.Module, images: Tensor, target: Tensor, *, samples: in
         raise ValueError(f"Expected `samples` to be at least 1, but got {samples}.")
     if noise <= 0:
         raise ValueError(f"Expected `noise` to be above 0, but got {noise}.")
-    saliency = load_library("captum.attr", package="captum").Saliency(model)
+    saliency = load_library("captum.attr", extra="peers").Saliency(model)
     maps = []
     for image, index in zip(images.detach(), target.tolist(), strict=True):
         parts = torch.split(_add_noise(image, samples, noise), _BATCH)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from softcam.attribution.layers import get_layer, read_features
-from softcam.attribution.libraries import load_library
 from softcam.attribution.state import hooked
+from softcam.libraries import load_library
 
 _BATCH = 32
 _WINDOWS = 7
@@ -108,7 +108,7 @@ def occlusion(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     Reference:
         Zeiler & Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section 2.1.
     """
-    captum = load_library("captum.attr", package="captum")
+    captum = load_library("captum.attr", extra="peers")
     window = [max(1, round(side / _WINDOWS)) for side in images.shape[-2:]]
     maps: Tensor = captum.Occlusion(model).attribute(
         images.detach(),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from softcam.errors import ExportError
 from softcam.export.failures import first_line
-from softcam.export.libraries import load_library
+from softcam.libraries import load_library
 
 TOLERANCE = 1e-4
 """Largest relative difference of the outputs that is accepted; float32 on other kernels gives 1e-7 to 1e-5."""

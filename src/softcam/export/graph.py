@@ -9,9 +9,9 @@ import torch
 
 from softcam.errors import ExportError
 from softcam.export.failures import first_line
-from softcam.export.libraries import load_library
 from softcam.export.record import PREFIX
 from softcam.export.runtime import INPUT, OUTPUTS
+from softcam.libraries import load_library
 from softcam.nn import SoftCAM
 
 INLINE_BYTES = 1_500_000_000
@@ -42,7 +42,7 @@ def write_onnx(
         ExportError: If the model cannot be traced or written, or if the graph is not valid.
         ValueError: If there is no such opset.
     """
-    onnx = load_library("onnx")
+    onnx = load_library("onnx", extra="onnx")
     _check_opset(opset, onnx.defs.onnx_opset_version())
     program = _trace(model, shape, opset)
     program.model.metadata_props.update(metadata)

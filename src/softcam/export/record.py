@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from softcam.errors import ExportError
-from softcam.export.libraries import load_library
+from softcam.libraries import load_library
 
 FORMAT_VERSION = 1
 PREFIX = "softcam."
@@ -110,7 +110,8 @@ def read_metadata(path: str | Path) -> ExportRecord:
 
 
 def _read_onnx(file: Path) -> dict[str, str]:
-    onnx, protobuf = load_library("onnx"), load_library("google.protobuf.message")
+    onnx = load_library("onnx", extra="onnx")
+    protobuf = load_library("google.protobuf.message", package="protobuf", extra="onnx")
     try:
         model = onnx.load(file, load_external_data=False)
     except (OSError, protobuf.DecodeError) as error:

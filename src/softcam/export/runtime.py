@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from softcam.errors import ExportError
 from softcam.export.failures import first_line
-from softcam.export.libraries import load_library
+from softcam.libraries import load_library
 
 Array = npt.NDArray[np.float32]
 Graph = Callable[[Array], tuple[Array, Array]]
@@ -41,7 +41,7 @@ def open_graph(path: str | Path) -> Graph:
 
 
 def _open_onnx(file: Path) -> Graph:
-    runtime = load_library("onnxruntime")
+    runtime = load_library("onnxruntime", extra="onnx")
     try:
         session: Any = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -11,10 +11,10 @@ from torch import nn
 
 from softcam.export.agreement import measure
 from softcam.export.graph import write_onnx, write_openvino
-from softcam.export.libraries import load_library
 from softcam.export.report import ExportReport, Format
 from softcam.export.source import Source, open_source
 from softcam.files import atomic_files
+from softcam.libraries import load_library
 from softcam.nn import SoftCAM
 
 
@@ -127,4 +127,4 @@ def _full_precision() -> AbstractContextManager[None]:
 def _require(*packages: str) -> None:
     # Before the work, which takes seconds to minutes.
     for package in packages:
-        load_library(package)
+        load_library(package, extra="onnx")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 import sys
 
 import pytest
@@ -8,17 +7,7 @@ import torch
 from torch import nn
 
 from softcam.attribution import attribute
-from softcam.attribution.libraries import load_library
 from softcam.errors import MissingExtraError
-
-
-def test_present_library_is_returned() -> None:
-    assert load_library("math", package="math") is math
-
-
-def test_missing_library_names_the_extra() -> None:
-    with pytest.raises(MissingExtraError, match=r"'absent-one' to be installed. Run: pip install 'softcam\[peers\]'"):
-        load_library("absent_one.part", package="absent-one")
 
 
 @pytest.mark.parametrize(

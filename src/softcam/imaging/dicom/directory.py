@@ -8,7 +8,7 @@ from typing import Any
 from softcam.errors import ImageError
 from softcam.imaging.dicom.header import DAMAGED, is_dicom
 from softcam.imaging.dicom.silence import guarded
-from softcam.imaging.libraries import load_library
+from softcam.libraries import load_library
 
 _CLASS = b"\x02\x00\x02\x00UI"  # the element MediaStorageSOPClassUID, always explicit and little endian
 _DIRECTORY = b"1.2.840.10008.1.3.10"
@@ -40,7 +40,7 @@ def list_references(content: bytes) -> list[tuple[str, ...]]:
         ImageError: If it is damaged.
         MissingExtraError: If pydicom is not installed.
     """
-    pydicom = load_library("pydicom", package="pydicom")
+    pydicom = load_library("pydicom", extra="dicom")
     with guarded(DAMAGED):
         directory = pydicom.dcmread(io.BytesIO(content), force=True, specific_tags=[_RECORDS])
         if _RECORDS in directory and _is_cut(directory.get_item(_RECORDS), content):

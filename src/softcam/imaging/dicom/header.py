@@ -10,7 +10,7 @@ from typing import IO, Any
 from softcam.errors import ImageError
 from softcam.imaging.dicom.silence import guarded
 from softcam.imaging.image import DecodeLimits, check_size
-from softcam.imaging.libraries import load_library
+from softcam.libraries import load_library
 
 DAMAGED = "DICOM data are truncated or damaged"
 
@@ -79,7 +79,7 @@ def read_header(stream: IO[bytes], limits: DecodeLimits, *, pixels: bool = True)
         ImageError: If it cannot be read.
         MissingExtraError: If pydicom is not installed.
     """
-    pydicom = load_library("pydicom", package="pydicom")
+    pydicom = load_library("pydicom", extra="dicom")
     with guarded(DAMAGED):
         plain = _inflate(stream, limits.max_bytes)
         options = {"force": True, "specific_tags": list(_list_tags()), "stop_before_pixels": not pixels}
@@ -155,13 +155,13 @@ def name_kind(header: Any) -> str:
     value = _find_class(header)
     if value == _DIRECTORY:
         return "DICOM directory (DICOMDIR)"
-    known = load_library("pydicom.uid", package="pydicom").UID_dictionary.get(value)
+    known = load_library("pydicom.uid", extra="dicom").UID_dictionary.get(value)
     return f"DICOM {known[0]}" if known else "DICOM object of an unknown kind"
 
 
 @cache
 def _list_tags() -> tuple[int, ...]:
-    datadict = load_library("pydicom.datadict", package="pydicom")
+    datadict = load_library("pydicom.datadict", extra="dicom")
     return tuple(int(datadict.tag_for_keyword(keyword)) for keyword in _KEYWORDS)
 
 
@@ -171,7 +171,7 @@ def _inflate(stream: IO[bytes], max_bytes: int) -> IO[bytes]:
     stream.seek(0)
     if _DEFLATED.encode() not in start or start[128:132] != b"DICM":
         return stream
-    reader = load_library("pydicom.filereader", package="pydicom")
+    reader = load_library("pydicom.filereader", extra="dicom")
     stream.seek(132)
     meta = reader.read_dataset(stream, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)  # noqa: FBT003
     if meta.get("TransferSyntaxUID") != _DEFLATED:

@@ -13,7 +13,7 @@ from PIL import Image
 from softcam.errors import ImageError, MissingExtraError
 from softcam.imaging.dicom.header import DAMAGED, name_kind, read_integer, read_value
 from softcam.imaging.dicom.silence import guarded
-from softcam.imaging.libraries import load_library
+from softcam.libraries import load_library
 
 _BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_2000 = ("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
@@ -53,7 +53,7 @@ def read_pixels(header: Any, index: int) -> npt.NDArray[Any]:
 
 def _find_syntax(header: Any) -> Any:
     """Return the transfer syntax; data sets without one are as they were read."""
-    uids = load_library("pydicom.uid", package="pydicom")
+    uids = load_library("pydicom.uid", extra="dicom")
     value = read_value(header.file_meta, "TransferSyntaxUID")
     if isinstance(value, str):
         return value
@@ -68,9 +68,9 @@ def _find_syntax(header: Any) -> Any:
 
 def _find_decoder(syntax: Any) -> Any:
     try:
-        decoder = load_library("pydicom.pixels", package="pydicom").get_decoder(syntax)
+        decoder = load_library("pydicom.pixels", extra="dicom").get_decoder(syntax)
     except NotImplementedError:
-        registered = load_library("pydicom.uid", package="pydicom").UID_dictionary.get(str(syntax))
+        registered = load_library("pydicom.uid", extra="dicom").UID_dictionary.get(str(syntax))
         name = registered[0] if registered else "an unknown transfer syntax"
         raise ImageError(f"DICOM pixels stored as {name} are not supported") from None
     if not decoder.is_available:
@@ -109,7 +109,7 @@ def _extract(header: Any, syntax: Any, index: int) -> bytes:
     offsets = None
     if "ExtendedOffsetTable" in header and "ExtendedOffsetTableLengths" in header:
         offsets = header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths
-    encaps = load_library("pydicom.encaps", package="pydicom")
+    encaps = load_library("pydicom.encaps", extra="dicom")
     frame: bytes = encaps.get_frame(header.PixelData, index, number_of_frames=frames, extended_offsets=offsets)
     find = _find_wavelet_size if str(syntax).startswith(_JPEG_2000) else _find_jpeg_size
     if find(frame) != (header.Rows, header.Columns, read_integer(header, "SamplesPerPixel", 1)):

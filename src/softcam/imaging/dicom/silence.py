@@ -12,7 +12,7 @@ from typing import Any
 
 from softcam.errors import ImageError
 from softcam.imaging.image import DECODER_ERRORS
-from softcam.imaging.libraries import load_library
+from softcam.libraries import load_library
 
 _LIBRARIES = frozenset(
     {"pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle", "PIL", "highdicom", "pynetdicom", "dicomweb_client"}
@@ -68,8 +68,8 @@ def guarded(reason: str) -> Iterator[None]:
         ImageError: As raised inside, or with the reason.
         MissingExtraError: If pydicom is not installed.
     """
-    errors = load_library("pydicom.errors", package="pydicom")
-    load_library("pydicom.pixels.decoders", package="pydicom")
+    errors = load_library("pydicom.errors", extra="dicom")
+    load_library("pydicom.pixels.decoders", extra="dicom")
     try:
         with silenced():
             yield
