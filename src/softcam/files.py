@@ -22,7 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         A name in the same folder and with the same suffix, to be written by the caller.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    temporary = _name_temporary(path)
     try:
         yield temporary
         _flush(temporary)
@@ -52,7 +52,7 @@ def write_whole(path: Path, content: bytes) -> None:
         path: The final name, in a folder that exists.
         content: Bytes.
     """
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    temporary = _name_temporary(path)
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
@@ -122,6 +122,10 @@ def digest_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _name_temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
 
 
 def _exchange(new: Path, path: Path, old: Path) -> None:
