@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softcam.imaging.colormap import encode_png, overlay, scale_limit, signed_colors
+from softcam.imaging.colormap import encode_png, overlay, overlay_view, scale_limit, signed_colors
 from softcam.imaging.decode import count_frames, decode_image, image_from_array
 from softcam.imaging.geometry import Geometry, Rectangle
 from softcam.imaging.image import DecodedImage, DecodeLimits
@@ -19,6 +19,7 @@ __all__ = [
     "encode_png",
     "image_from_array",
     "overlay",
+    "overlay_view",
     "scale_limit",
     "signed_colors",
 ]

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from softcam.imaging.geometry import Geometry
+
 _HALF = 255  # colours on each side of neutral
 
 # Anchors as (lightness, chroma, hue in degrees) in OKLab's polar form; straight lines between them.
@@ -85,6 +87,25 @@ def overlay(
     evidence = _enlarged(_matrix(values), base.shape[0], base.shape[1])
     alpha = opacity * np.clip(np.abs(evidence) / _checked_limit(limit), 0, 1)[..., None]
     return np.rint(base * (1 - alpha) + signed_colors(np.sign(evidence), 1.0) * alpha).astype(np.uint8)
+
+
+def overlay_view(image: npt.NDArray[np.uint8], geometry: Geometry, values: npt.ArrayLike, limit: float) -> None:
+    """Lay evidence, in place, over the part of an original that the network saw.
+
+    Args:
+        image: (H, W, 3) uint8, the whole original, which may be reduced.
+        geometry: From the network's input, which the map covers, to the original.
+        values: (h, w) signed evidence, finite.
+        limit: The value that gets full colour, positive.
+
+    Raises:
+        ValueError: If a shape, type or value does not fit.
+    """
+    scale_x, scale_y = image.shape[1] / geometry.original_width, image.shape[0] / geometry.original_height
+    x0, y0, x1, y1 = geometry.view.corners
+    left, top = round(x0 * scale_x), round(y0 * scale_y)
+    right, bottom = max(round(x1 * scale_x), left + 1), max(round(y1 * scale_y), top + 1)
+    image[top:bottom, left:right] = overlay(image[top:bottom, left:right], values, limit)
 
 
 def scale_limit(maps: npt.ArrayLike, *, quantile: float = 0.995) -> float:

@@ -22,7 +22,7 @@ from PIL import Image
 from softcam.bundle import list_versions
 from softcam.errors import RunError
 from softcam.files import atomic_path, write_atomic
-from softcam.imaging import DecodedImage, encode_png, overlay, scale_limit
+from softcam.imaging import DecodedImage, encode_png, overlay_view, scale_limit
 from softcam.predict import Outcome, Prediction, Predictor
 from softcam.reporting.inputs import Entry, Frames, list_entries, summarize
 from softcam.reporting.journal import Journal, Row, check_same_run, open_journal
@@ -280,11 +280,7 @@ def draw_overlay(image: DecodedImage, prediction: Prediction, *, limit: float) -
     if geometry is None or (geometry.original_height, geometry.original_width) != (image.height, image.width):
         raise ValueError("Expected `prediction` to be one of `image`, but it failed or is about another size.")
     canvas = _reduced(image.to_rgb8())
-    scale_y, scale_x = canvas.shape[0] / image.height, canvas.shape[1] / image.width
-    left, top, right, bottom = geometry.view.corners
-    rows = slice(round(top * scale_y), max(round(bottom * scale_y), round(top * scale_y) + 1))
-    columns = slice(round(left * scale_x), max(round(right * scale_x), round(left * scale_x) + 1))
-    canvas[rows, columns] = overlay(canvas[rows, columns], prediction.margin(), limit)
+    overlay_view(canvas, geometry, prediction.margin(), limit)
     return canvas
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from highdicom.sc import SCImage
 from pydicom import Dataset
 
-from softcam.imaging import DecodedImage, overlay, scale_limit
+from softcam.imaging import DecodedImage, overlay_view, scale_limit
 from softcam.interop.dicom.order import Order
 from softcam.interop.dicom.settings import one_line
 
@@ -44,9 +44,7 @@ def draw(image: DecodedImage, order: Order, limit: float) -> npt.NDArray[np.uint
         limit: Logits per cell that get the full colour.
     """
     canvas = image.to_rgb8().copy()
-    left, top, right, bottom = (round(edge) for edge in order.geometry.view.corners)
-    rows, columns = slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
-    canvas[rows, columns] = overlay(canvas[rows, columns], order.margin, limit)
+    overlay_view(canvas, order.geometry, order.margin, limit)
     return canvas
 
 
