@@ -16,7 +16,9 @@ from softcam.imaging.dicom.pixels import read_pixels
 from softcam.imaging.dicom.silence import guarded
 from softcam.imaging.image import DEFAULT_LIMITS, DecodedImage, DecodeLimits
 
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Elements that give the millimetres between rows and between columns, the first that is there."""
+
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _MACROS = ("PixelMeasuresSequence", "PixelValueTransformationSequence", "FrameVOILUTSequence")
 
@@ -107,7 +109,7 @@ def _merge_groups(header: Any, index: int) -> Any:
 
 
 def _find_spacing(header: Any) -> tuple[float, float] | None:
-    for keyword in _SPACINGS:
+    for keyword in SPACINGS:
         value = read_value(header, keyword)
         try:
             rows, columns = (float(number) for number in value)

@@ -10,13 +10,13 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.sr.coding import Code
 
 from softcam.imaging import scale_limit
+from softcam.imaging.dicom import SPACINGS
 from softcam.interop.dicom.alignment import find_cells, spread
 from softcam.interop.dicom.order import LOGIT, Order
 from softcam.interop.dicom.settings import one_line
 
 PADDING = float(np.finfo(np.float32).min)
 """Value of pixels that the network did not look at; declared in the object where there are any."""
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 CLASS_ACTIVATION = Code("130402", "DCM", "Class activation")
 
 
@@ -64,7 +64,7 @@ def _place_anew(order: Order) -> Dataset:
     header.FrameOfReferenceUID = order.key.derive_uid("frame of reference", order.source.sop_instance_uid, number)
     header.ImagePositionPatient = [0, 0, 0]
     header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    spacing = next((header[name].value for name in _SPACINGS if header.get(name)), [1, 1])
+    spacing = next((header[name].value for name in SPACINGS if header.get(name)), [1, 1])
     header.PixelSpacing = list(spacing)
     return header
 
