@@ -66,6 +66,11 @@ class Square(NamedTuple):
         """Left, upper, right and lower edge."""
         return self.x, self.y, self.x + self.side, self.y + self.side
 
+    @property
+    def columns(self) -> dict[str, int]:
+        """What a manifest keeps of it, so that a place in the cut image leads back to the original."""
+        return {"crop_x": self.x, "crop_y": self.y, "crop_side": self.side, "circle": int(self.found)}
+
 
 def find_circle(pixels: NDArray[np.uint8]) -> Circle | None:
     """Return the circle of the fundus, also where the camera cut it off; None if there is none to be sure of.

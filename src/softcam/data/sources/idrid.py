@@ -78,9 +78,8 @@ def convert(stem: str, contents: Sequence[bytes], size: int | None) -> Product:
     side = size or square.side
     image = pictures.resample(pictures.cut(pixels, square.corners), side, side)
     mask = _cover(pictures.cut(union, square.corners), side)
-    facts = {"crop_x": square.x, "crop_y": square.y, "crop_side": square.side, "circle": int(square.found)}
     files = {f"images/{stem}.png": pictures.encode(image), f"masks/{stem}.png": pictures.encode(mask)}
-    return Product(files, facts | {"marked": bool(mask.any()), "mask": f"masks/{stem}.png"})
+    return Product(files, square.columns | {"marked": bool(mask.any()), "mask": f"masks/{stem}.png"})
 
 
 def complete(row: Row, facts: Row) -> Row:

@@ -75,8 +75,7 @@ def convert(stem: str, contents: Sequence[bytes], size: int | None) -> Product:
     cut = pictures.cut(pixels, square.corners)
     side = size or square.side
     written = pictures.encode(pictures.resample(cut, side, side))
-    facts = {"crop_x": square.x, "crop_y": square.y, "crop_side": square.side, "circle": int(square.found)}
-    return Product({f"images/{stem}.png": written}, facts)
+    return Product({f"images/{stem}.png": written}, square.columns)
 
 
 def complete(row: Row, facts: Row) -> Row:

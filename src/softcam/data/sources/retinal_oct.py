@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -48,7 +49,7 @@ def plan(members: Sequence[Member], settings: PreparationSettings) -> Plan:
     images = index_images(members, _name)
     classes = LABELS[settings.labels or "drusen"]
     if settings.splits is not None:
-        orders, missing = match_images(_read_rows(settings, classes).items(), images, members)
+        orders, missing = match_images(_read_rows(settings.splits, classes).items(), images, members)
         return Plan(orders, missing, {"unused images": len(images) - len(orders)})
     if not images:
         raise describe_absence("scans such as train/NORMAL/NORMAL-<patient>-<n>.jpeg", members)
@@ -105,13 +106,11 @@ def _split(rows: dict[str, Row], classes: Sequence[str], settings: PreparationSe
     return drawn | test, notes
 
 
-def _read_rows(settings: PreparationSettings, classes: Sequence[str]) -> dict[str, Row]:
+def _read_rows(splits: Path, classes: Sequence[str]) -> dict[str, Row]:
     is_binary = len(classes) == 2
     column = "drusen" if is_binary else "level"
     files = {split: (f"{split}.csv" if is_binary else f"multiclass/{split}.csv",) for split in SPLITS}
-    if settings.splits is None:
-        return {}
-    table = read_splits(settings.splits, files, inside="Retinal_OCT", key="filename", columns=[column])
+    table = read_splits(splits, files, inside="Retinal_OCT", key="filename", columns=[column])
     rows = {}
     for filename, level, split in zip(table["filename"], table[column], table["split"], strict=True):
         name = filename.rsplit(".", 1)[0]

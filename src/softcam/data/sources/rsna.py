@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -56,7 +57,7 @@ def plan(members: Sequence[Member], settings: PreparationSettings) -> Plan:
     details = _read_details(read_table(members, DETAIL_TABLE))
     bare = [(images[name].name, f"no row in {LABEL_TABLE}") for name in sorted(set(images) - set(labelled))]
     if settings.splits is not None:
-        rows, notes = _follow_splits(settings, labelled, details), {}
+        rows, notes = _follow_splits(settings.splits, settings.labels or "pneumonia", labelled, details), {}
     else:
         kept = _choose(labelled, details, settings)
         rows = dict(zip(kept, split_rows(list(kept.values()), settings), strict=True))
@@ -74,12 +75,11 @@ def read_labels(content: bytes | None) -> dict[str, Row]:
     Raises:
         ManifestError: If it is missing, has other columns, or a row contradicts itself or another one.
     """
-    table = read_columns(content, LABEL_TABLE, ["patientId", "x", "y", "width", "height", "Target"])
+    columns = ["patientId", "x", "y", "width", "height", "Target"]
+    table = read_columns(content, LABEL_TABLE, columns)
     found: dict[str, Row] = {}
     problems = []
-    for row, values in enumerate(
-        table[["patientId", "x", "y", "width", "height", "Target"]].itertuples(index=False), 2
-    ):
+    for row, values in enumerate(table[columns].itertuples(index=False), 2):
         name, *numbers, target = values
         box = _read_box(numbers)
         entry = found.setdefault(name, {"boxes": [], "target": target})
@@ -155,15 +155,10 @@ def _choose(labelled: Mapping[str, Row], details: Mapping[str, str], settings: P
     return {name: _describe(name, entry, details, kind) for name, entry in chosen.items()}
 
 
-def _follow_splits(
-    settings: PreparationSettings, labelled: Mapping[str, Row], details: Mapping[str, str]
-) -> dict[str, Row]:
-    if settings.splits is None:
-        return {}
-    table = read_splits(settings.splits, SPLIT_FILES, inside="RSNA", key="filename", columns=["bin_target"])
+def _follow_splits(splits: Path, kind: str, labelled: Mapping[str, Row], details: Mapping[str, str]) -> dict[str, Row]:
+    table = read_splits(splits, SPLIT_FILES, inside="RSNA", key="filename", columns=["bin_target"])
     names = table["filename"].str.rsplit(".", n=1).str[0]
     _check_targets(names, table["bin_target"], labelled)
-    kind = settings.labels or "pneumonia"
     pairs = zip(names, table["split"], strict=True)
     return {name: _describe(name, labelled[name], details, kind) | {"split": split} for name, split in pairs}
 
