@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,3 +26,30 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real medical samples are not here: {folder.name} is absent beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def archives() -> ModuleType:
+    """What starts DICOM archives on loopback."""
+    spec = importlib.util.spec_from_file_location("dicom_archives", Path(__file__).with_name("dicom_archives.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def validate() -> Callable[[Path], list[str]]:
+    """Return what the validator of dicom3tools finds wrong."""
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("the validator dciodvfy is not installed: apt-get install dicom3tools")
+
+    def check(path: Path) -> list[str]:
+        result = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False)
+        lines = (result.stderr + result.stdout).splitlines()
+        assert lines, "the validator names at least the object's class"
+        return [line for line in lines if line.startswith("Error")]
+
+    return check

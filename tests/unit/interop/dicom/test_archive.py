@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import base64
 import http.server
-import importlib.util
 import logging
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,18 +22,6 @@ from softcam.interop.dicom import KINDS, Destination, ModelIdentity, read_source
 
 Packaged = Callable[[str], Path]
 SECRETS = ("Nadja", "MRN-4711", "pass-word-4711", "token-0815")
-
-
-@pytest.fixture(scope="module")
-def archives() -> ModuleType:
-    path = Path(__file__).with_name("archives.py")
-    spec = importlib.util.spec_from_file_location("dicom_archives", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
