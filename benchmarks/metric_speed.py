@@ -117,6 +117,7 @@ def main() -> None:
 def create_setting(backbone: str, count: int, size: int) -> Setting:
     torch.manual_seed(0)
     model = nn.Sequential(Grey(), create_black_box(backbone, num_classes=2, weights="pretrained"), nn.Softmax(1)).eval()
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.rand(count, size * size, dtype=torch.float64).argsort(1)
     maps = (order / (size * size - 1)).float().reshape(count, size, size)
     masks = torch.rand(count, size, size) < 0.1
@@ -159,8 +160,10 @@ def list_road(setting: Setting) -> Iterator[Case]:
             predict, setting.images, setting.maps, setting.target, patch=1, steps=steps, fill=fill
         ).numpy()
 
+    compiled = compile_forward(setting.model, setting.images[:2])
     calls: dict[str, Call] = {
         "softcam": lambda: ours(setting.predict, counts),
+        "compiled": lambda: ours(compiled, counts),
         "grad_cam": lambda: ask_grad_cam(setting),
     }
     differences = compare(calls)

@@ -50,7 +50,7 @@ def main() -> int:
     tables = {
         "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
         "docs/how-to/export.md": {"export": render_export},
-        "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed},
+        "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
         "docs/explanation/evidence-depth.md": {
             "lesions": render_lesions,
@@ -405,6 +405,34 @@ def render_conversion_cost() -> str:
         for row in read("conversion_cost")["rows"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def render_metric_speed() -> str:
+    result = read("metric_speed")
+    lines = [
+        "| metric | images | softcam, ms | Quantus | and softcam compiled | pytorch-grad-cam | largest difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        images = result["setting"]["road_images" if row["metric"] == "road_morf" else "images"]
+        ratios = [_ratio(row, "quantus"), _ratio(row, "quantus", over="compiled"), _ratio(row, "grad_cam")]
+        cells = [row["metric"], str(images), f"{row['softcam_ms']:,.1f}", *ratios, _apart(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(row: Mapping[str, Any], call: str, *, over: str | None = None) -> str:
+    """Return how many times as long as softcam, or as another call, one takes."""
+    names = [f"{name}_ratio" for name in (call, over) if name]
+    if any(name not in row for name in names):
+        return ""
+    found = [row[name] for name in names]
+    return f"{found[0] / found[1] if over else found[0]:.1f}x"
+
+
+def _apart(row: Mapping[str, Any]) -> str:
+    found = [value for name, value in row["difference"].items() if name != "compiled"]
+    return f"{max(found):.0e}" if found else ""
 
 
 def render_evaluation_speed() -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -98,8 +100,9 @@ class NoisyLinearFill:
         generator = torch.Generator().manual_seed(self.seed)
 
         def remove(removed: Tensor) -> Tensor:
-            pairs = zip(images, removed, strict=True)
-            smooth = torch.stack([_impute(image, mask) for image, mask in pairs])
+            # The solver leaves the interpreter to others while it works.
+            with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+                smooth = torch.stack(list(threads.map(_impute, images, removed)))
             noise = self.noise * torch.randn(images.shape, generator=generator, dtype=images.dtype)
             return torch.where(removed.unsqueeze(1), smooth + noise.to(images.device), images)
 
@@ -154,6 +157,7 @@ def _impute(image: Tensor, removed: Tensor) -> Tensor:
     return torch.from_numpy(pixels.T.reshape(image.shape)).to(image)
 
 
+@lru_cache(maxsize=4)
 def _laplacian(shape: tuple[int, ...]) -> sparse.csr_matrix:
     """Weighted graph Laplacian of the pixel grid: a row times the pixels is 0 where a pixel is its neighbours' mean."""
     index = np.arange(math.prod(shape)).reshape(shape)

@@ -133,11 +133,9 @@ def rank_accuracy(maps: Tensor, masks: Tensor) -> Tensor:
     Reference: Arras et al. 2022, arXiv 2003.07258, equation 3.
     """
     energy, truth = _energy(maps, masks)
-    order = torch.argsort(-energy, dim=1, stable=True)
-    size = truth.sum(1, keepdim=True)
-    chosen = torch.arange(order.shape[1], device=order.device) < size
-    hits = truth.gather(1, order) * (energy.gather(1, order) > 0) * chosen
-    return (hits.sum(1) / size[:, 0]).masked_fill(energy.isnan().any(1), torch.nan)
+    size = truth.sum(1)
+    hits = (truth > 0) & (energy > 0) & _best(energy, size)
+    return (hits.sum(1) / size).masked_fill(energy[:, 0].isnan(), torch.nan)
 
 
 def pointing_game(maps: Tensor, masks: Tensor, *, tolerance: float = 0) -> Tensor:
@@ -257,3 +255,13 @@ def _per_image(metric: weighted.Ranking, maps: Tensor, masks: Tensor) -> Tensor:
     once = np.ones((1, scores.shape[1]))
     values = [metric(image, mask, once)[0] for image, mask in zip(scores, truth, strict=True)]
     return torch.tensor(values, dtype=torch.float64, device=maps.device)
+
+
+def _best(values: Tensor, counts: Tensor) -> Tensor:
+    """Return which of (N, P) values are among the `counts` (N,) highest of their row; the first of equal ones are."""
+    # The value of the last one that is chosen takes linear time, which an order of all does not.
+    places = (values.shape[1] - counts.long()).clamp(max=values.shape[1] - 1).tolist()
+    rows = zip(values.cpu().numpy(), places, strict=True)
+    last = values.new_tensor([np.partition(row, place)[place] for row, place in rows])[:, None]
+    above, level = values > last, values == last
+    return above | (level & (level.cumsum(1) <= counts[:, None] - above.sum(1, keepdim=True)))
