@@ -72,7 +72,7 @@ def list_parts(data: str, module: str) -> tuple[Part, ...]:
     def twice(names: tuple[str, ...]) -> tuple[str, ...]:
         return (*names, *(f"{name}@{module}" for name in names))
 
-    plain = EvaluationSettings(margin=MARGINS[data], explained=0, right=0, wrong=0)
+    plain = EvaluationSettings(margin=MARGINS[data], explained=0, explained_class="most_probable", right=0, wrong=0)
     broad = replace(
         plain,
         engine="openvino",

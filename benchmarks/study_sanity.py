@@ -48,6 +48,7 @@ def measure_resolution(models: Models) -> dict[str, Any]:
         methods=("evidence",),
         measures=("localization",),
         explained=SHOWN,
+        explained_class="most_probable",
         explained_labels=(POSITIVE[models.data],),
         margin=MARGINS[models.data],
         located=0,

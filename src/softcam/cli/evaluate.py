@@ -38,6 +38,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--measures", nargs="+", default=None, help="what is measured of the maps, or all; default: what is cheap"
     )
     parser.add_argument("--explained", type=int, default=48, help="images on which explanations are compared")
+    parser.add_argument(
+        "--explained-class", type=str, default="reported",
+        help="class whose map is asked of every method: the one that the model reports, or the most_probable",
+    )  # fmt: skip
     parser.add_argument("--explained-labels", nargs="+", default=(), help="classes whose images are explained")
     parser.add_argument("--explained-slowly", type=int, default=8, help="how many of them the slow methods explain")
     parser.add_argument(
@@ -63,6 +67,7 @@ def run(options: Any) -> int:
         methods=EvaluationSettings.methods if options.methods is None else tuple(options.methods),
         measures=_choose_measures(options.measures, MEASURES, EvaluationSettings.measures),
         explained=options.explained,
+        explained_class=options.explained_class,
         explained_labels=tuple(options.explained_labels),
         explained_slowly=options.explained_slowly,
         engine=options.engine,

@@ -90,7 +90,7 @@ def compare_methods(
     """Explain the same images by every method and measure the maps.
 
     Post-hoc methods explain the black box where there is one, SoftCAM's own maps each of the SoftCAM models. Every map
-    is of the class that the explained model finds most probable, and deletion and insertion follow that model's
+    is of the class that the settings name, of the explained model, and deletion and insertion follow that model's
     probability of it. Where the manifest has masks or boxes, localisation is measured on the images whose label the
     model found.
 

@@ -75,9 +75,11 @@ class Contestants:
 
         None for the highest probability; a label without a threshold of its own has 0.5.
         """
-        return {name: self._threshold(found) for name, found in self.configs.items() if name not in self.others}
+        return {name: self.threshold(name) for name in self.configs if name not in self.others}
 
-    def _threshold(self, config: BundleConfig) -> Threshold:
+    def threshold(self, name: str) -> Threshold:
+        """Return the same of one model, by the names of `configs`."""
+        config = self.configs[name]
         if self.multi_label:
             return tuple(config.thresholds.get(name, 0.5) for name in self.classes)
         return config.thresholds.get(self.classes[-1]) if len(self.classes) == 2 else None

@@ -60,17 +60,20 @@ def record_provenance(
         "data_digest": manifest.take(predictions.rows).digest(),
         "failures": [failure._asdict() for failure in predictions.failures + comparison.failures],
         "undefined": comparison.undefined,
-        "subsamples": describe_subsamples(manifest, predictions, comparison),
+        "subsamples": describe_subsamples(manifest, predictions, comparison, settings),
     }
 
 
-def describe_subsamples(manifest: Manifest, predictions: Predictions, comparison: Comparison) -> dict[str, Any]:
+def describe_subsamples(
+    manifest: Manifest, predictions: Predictions, comparison: Comparison, settings: EvaluationSettings
+) -> dict[str, Any]:
     """Return what each subsample is, why it was taken and which images are in it.
 
     Args:
         manifest: Where the images' names are.
         predictions: What the comparison's positions point to.
         comparison: The positions.
+        settings: Which class was explained.
     """
     reasons = {
         "explained": "Deletion and insertion take dozens of forward passes per image and method; "
@@ -82,9 +85,10 @@ def describe_subsamples(manifest: Manifest, predictions: Predictions, comparison
         name: {"reason": reason, "n": len(positions[name]), "images": _names(manifest, predictions, positions[name])}
         for name, reason in reasons.items()
     }
+    verb = "reports" if settings.explained_class == "reported" else "finds most probable"
     target = (
-        "Each map is of the class that the explained model finds most probable; localisation is measured where that "
-        "is the label, since the map of another class has nothing to find."
+        f"Each map is of the class that the explained model {verb}; localisation is measured where that is the label, "
+        "since the map of another class has nothing to find."
     )
     gallery = "Random cases, the true classes in turn; right and wrong by the threshold chosen on validation data."
     return record | {"target": {"reason": target}, "gallery": {"reason": gallery}}

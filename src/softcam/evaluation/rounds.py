@@ -170,7 +170,14 @@ class Round:
 
     def digest(self, wanted: Tensor, entry: Entry) -> str:
         """Return a digest of the batch, of which of its images are wanted and of the model that an entry explains."""
-        return f"{self.models.fingerprints[entry.model]} {self.content} {wanted.tolist()}"
+        model = f"{self.models.fingerprints[entry.model]} {self.threshold(entry.model)}"
+        return f"{model} {self.content} {wanted.tolist()}"
+
+    def threshold(self, model: str) -> float | None:
+        """Return the probability from which a model's second class of two is explained; None: the most probable."""
+        found = self.models.threshold(model) if self.settings.explained_class == "reported" else None
+        # Of independent labels, the most probable one is explained, whether it is reported or not.
+        return None if isinstance(found, tuple) else found
 
     @cached_property
     def content(self) -> str:
@@ -187,7 +194,8 @@ class Round:
             # What is left of an image of which nothing is left is where insertion begins.
             fills = self.settings.insertion_fills if "curves" in self.settings.measures else ()
             network, multi_label = self.models.networks[entry.model], self.models.multi_label
-            subject = choose_subject(network, images, fills, forward=forward, multi_label=multi_label)
+            at = self.threshold(entry.model)
+            subject = choose_subject(network, images, fills, forward=forward, multi_label=multi_label, threshold=at)
             truth = self.findings.of(self.batch.rows, self.labels, subject.target)
             self.subjects[entry.model] = replace(subject, truth=truth)
         return self.subjects[entry.model]

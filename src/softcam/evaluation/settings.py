@@ -41,6 +41,7 @@ CHEAP_MEASURES = ("localization", "curves", "drop", "complexity")
 """Those that take at most some twenty forward passes per map."""
 
 Engine = Literal["torch", "openvino"]
+ExplainedClass = Literal["reported", "most_probable"]
 
 _PAPER_PATCH, _PAPER_SIZE = 33, 512
 
@@ -61,6 +62,8 @@ class EvaluationSettings:
         measures: What is measured of their maps, names of `MEASURES`. Those beyond `CHEAP_MEASURES` take dozens of
             forward passes or of further maps for each map.
         explained: Images, stratified by label, on which methods are compared, >= 0. 0 leaves the comparison out.
+        explained_class: Which class's map is asked of every method: the one that the model reports, at its threshold
+            where there are two, or the most probable. Of independent classes it is always the most probable.
         explained_labels: Classes whose images are explained; none for all.
         explained_slowly: How many of these images are explained by methods of cost "many", >= 0.
         located: Images, stratified by label, on which the locality of the SoftCAM's cells is measured, >= 0. With
@@ -98,6 +101,7 @@ class EvaluationSettings:
     methods: tuple[str, ...] = DEFAULT_METHODS
     measures: tuple[str, ...] = CHEAP_MEASURES
     explained: int = 48
+    explained_class: ExplainedClass = "reported"
     explained_labels: tuple[str, ...] = ()
     explained_slowly: int = 8
     located: int = 32
@@ -133,7 +137,9 @@ class EvaluationSettings:
         ordered = list(self.shares) == sorted(set(self.shares)) and all(0 < share < 1 for share in self.shares)
         _require(self.shares and ordered, "shares", "increasing shares in (0, 1), at least one", self.shares)
         _require(self.samples >= 2, "samples", "at least 2", self.samples)
-        _require(self.engine in get_args(Engine), "engine", f"among {', '.join(get_args(Engine))}", self.engine)
+        for name, kind in {"engine": Engine, "explained_class": ExplainedClass}.items():
+            value = getattr(self, name)
+            _require(value in get_args(kind), name, f"among {', '.join(get_args(kind))}", value)
         for measure in self.measures:
             _require(measure in MEASURES, "measures", f"among {', '.join(MEASURES)}", measure)
         rising = all(b > a for a, b in zip(self.points, self.points[1:], strict=False))

@@ -45,7 +45,7 @@ class Subject:
         model: Images to logits (N, K), for methods that look inside.
         forward: The same without gradients, for those that only ask.
         images: (N, C, H, W), on the model's device.
-        target: (N,) the class the model finds most probable.
+        target: (N,) the class that is explained.
         before: (N,) its probability.
         filled: By fill, its probability (N,) once nothing is left of the image.
         truth: (N, S, S) bool where the findings of that class are, if any are known.
@@ -110,6 +110,7 @@ def choose_subject(
     *,
     forward: Forward | None = None,
     multi_label: bool = False,
+    threshold: float | None = None,
 ) -> Subject:
     """Find the class that a model decides for, and what it says with and without the image.
 
@@ -119,9 +120,13 @@ def choose_subject(
         fills: Names of `softcam.metrics.FILLS`.
         forward: What gives the model's logits without gradients; by default the model.
         multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
+        threshold: Probability from which the second of two exclusive classes is decided for; None decides for the most
+            probable class.
     """
     run = Remembered(forward or forward_of(model))
-    before, target = to_probabilities(run(images), multi_label=multi_label).max(dim=1)
+    probabilities = to_probabilities(run(images), multi_label=multi_label)
+    target = probabilities.argmax(dim=1) if threshold is None else (probabilities[:, 1] >= threshold).long()
+    before = probabilities.gather(1, target[:, None])[:, 0]
     subject = Subject(model, run, images, target, before, multi_label=multi_label)
     everything = torch.ones((len(images), *images.shape[-2:]), dtype=torch.bool, device=images.device)
     filled = {fill: subject.predict(FILLS[fill](images)(everything)).gather(1, target[:, None])[:, 0] for fill in fills}

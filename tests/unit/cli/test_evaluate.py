@@ -52,14 +52,16 @@ def test_defaults(asked: Asked, tmp_path: Path) -> None:
 def test_every_flag_arrives(asked: Asked, tmp_path: Path) -> None:
     flags = (
         "--black-box twin --others sparse=runs/sparse deep=a=b --methods evidence grad_cam@layer4.1 "
-        "--measures road irof --explained 7 --explained-labels sick --explained-slowly 3 --engine openvino "
+        "--measures road irof --explained 7 --explained-class most_probable --explained-labels sick "
+        "--explained-slowly 3 --engine openvino "
         "--margin 0.05 --seed 4 --split val"
     )
     assert run(tmp_path, *flags.split()) == 0
     assert asked["black_box_path"] == Path("found/twin")
     assert asked["others"] == {"sparse": Path("found/runs/sparse"), "deep": Path("found/a=b")}
     assert asked["settings"] == EvaluationSettings(
-        methods=("evidence", "grad_cam@layer4.1"), measures=("road", "irof"), explained=7, explained_labels=("sick",),
+        methods=("evidence", "grad_cam@layer4.1"), measures=("road", "irof"), explained=7,
+        explained_class="most_probable", explained_labels=("sick",),
         explained_slowly=3, engine="openvino", margin=0.05, seed=4, split="val",
     )  # fmt: skip
 

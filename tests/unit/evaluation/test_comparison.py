@@ -14,6 +14,7 @@ from softcam.data import Manifest
 from softcam.errors import RunError
 from softcam.evaluation import EvaluationResult, evaluate
 from softcam.evaluation.comparison import compare_methods
+from softcam.evaluation.labels import decide_labels
 from softcam.evaluation.localization import LOCALIZATION, measure_localization
 from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import Predictions
@@ -80,8 +81,9 @@ def test_localisation_joins_the_benchmark_where_findings_are_known(
     settings = world.settings(methods=("evidence", "random"), fills=("mean",), explained=15)
     found = compare_methods(models, marked, predictions, settings)
     table = found.benchmark.set_index(["method", "metric"])
-    decided = predictions.probabilities.argmax(1)
-    usable = {"evidence": decided, "random": predictions.black_box.argmax(1)}
+    assert models.thresholds == {"softcam": 0.4, "black_box": 0.45}
+    decided = decide_labels(predictions.probabilities, 0.4)
+    usable = {"evidence": decided, "random": decide_labels(predictions.black_box, 0.45)}
     for method, classes in usable.items():
         right = int((classes == predictions.targets).sum())
         for metric in LOCALIZATION:
@@ -97,7 +99,7 @@ def test_localisation_is_that_of_the_maps(
 ) -> None:
     settings = world.settings(methods=("evidence",), fills=("mean",), explained=15)
     table = compare_methods(models, marked, predictions, settings).benchmark.set_index("metric")
-    chosen = np.flatnonzero(predictions.probabilities.argmax(1) == predictions.targets)
+    chosen = np.flatnonzero(decide_labels(predictions.probabilities, 0.4) == predictions.targets)
     expected: dict[str, list[float]] = {name: [] for name in LOCALIZATION}
     for row, target in zip(map(int, predictions.rows[chosen]), predictions.targets[chosen], strict=True):
         image = models.preprocessing(decode_image(marked.paths[row]))[0]
@@ -269,7 +271,7 @@ def test_masks_of_another_size_are_named_and_empty_ones_counted(
     small = [names[row] for row in predictions.rows].count("small.png")
     assert [failure.image for failure in found.failures] == ["small.png"] * small
     assert {failure.reason for failure in found.failures} == {"the mask has 80 x 50 px, its image 80 x 70"}
-    right = predictions.probabilities.argmax(1) == predictions.targets
+    right = decide_labels(predictions.probabilities, 0.4) == predictions.targets
     usable = int((right & (np.asarray(names)[predictions.rows] == "mask.png")).sum())
     table = found.benchmark.set_index("metric")
     assert table.loc["pointing_game", "n"] == usable

@@ -12,7 +12,7 @@ from softcam.errors import ExportError, MissingExtraError, RunError, Unsupported
 from softcam.evaluation import MEASURES, rounds
 from softcam.evaluation.comparison import Comparison, compare_methods
 from softcam.evaluation.entries import list_entries
-from softcam.evaluation.models import Contestants
+from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import Predictions
 from softcam.evaluation.rounds import Engines, Scores
 from softcam.evaluation.settings import EvaluationSettings
@@ -122,6 +122,31 @@ def test_a_method_that_is_not_defined_says_so_once(
     assert set(found.seconds) == {"evidence"}
     rows = found.benchmark[found.benchmark["method"] == "grad_cam"]
     assert (rows["undefined"] == 6).all()
+
+
+def test_the_map_is_of_the_class_that_each_model_reports(
+    world: Any, predictions: Predictions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, list[int]] = {}
+    models = load_contestants(world.softcam, None, world.manifest, device="cpu", others={"sparse": world.sparse})
+    real = rounds.attribute
+
+    def attribute(method: str, model: Any, images: Tensor, target: Tensor, **options: Any) -> Tensor:
+        name = next(key for key, network in models.networks.items() if network is model)
+        asked.setdefault(name, []).extend(target.tolist())
+        return real(method, model, images, target, **options)
+
+    monkeypatch.setattr(rounds, "attribute", attribute)
+    part, few = world.manifest.subset("test"), {"methods": ("evidence",), "measures": ("complexity",), "explained": 15}
+    images = torch.stack([models.preprocessing(decode_image(part.paths[int(row)]))[0] for row in predictions.rows])
+    with torch.no_grad():
+        likely = {name: network(images).softmax(1)[:, 1] for name, network in models.networks.items()}
+    compare_methods(models, part, predictions, world.settings(**few))
+    thresholds = {"softcam": 0.4, "sparse": 0.3}
+    assert asked == {name: (likely[name] >= at).long().tolist() for name, at in thresholds.items()}
+    asked.clear()
+    compare_methods(models, part, predictions, world.settings(**few, explained_class="most_probable"))
+    assert asked == {name: (values > 0.5).long().tolist() for name, values in likely.items()}
 
 
 def test_scores_are_filled_at_their_places() -> None:

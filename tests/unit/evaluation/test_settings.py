@@ -83,6 +83,7 @@ def test_edges_of_the_ranges() -> None:
         ({"shares": (0.5, 1.0)}, "`shares` to be increasing"),
         ({"samples": 1}, "`samples` to be at least 2, but got 1"),
         ({"engine": "onnx"}, "`engine` to be among torch, openvino, but got 'onnx'"),
+        ({"explained_class": "label"}, "`explained_class` to be among reported, most_probable, but got 'label'"),
         ({"gallery_methods": ("gradcam",)}, "Did you mean 'grad_cam'"),
     ],
 )

@@ -106,3 +106,15 @@ def test_part_of_a_subject() -> None:
     }
     assert part.truth is not None
     assert torch.equal(part.truth, truth[chosen])
+
+
+def test_the_second_of_two_classes_is_decided_for_from_its_threshold() -> None:
+    images = torch.zeros(3, 2, 2, 2)
+    # Probabilities of the second class: 0.2, 0.4 and 0.6.
+    images[:, 1] = torch.tensor([0.2, 0.4, 0.6]).logit()[:, None, None]
+    most = choose_subject(Brightness(), images, ())
+    assert most.target.tolist() == [0, 0, 1]
+    torch.testing.assert_close(most.before, torch.tensor([0.8, 0.6, 0.6]))
+    reported = choose_subject(Brightness(), images, (), threshold=0.3)
+    assert reported.target.tolist() == [0, 1, 1]
+    torch.testing.assert_close(reported.before, torch.tensor([0.8, 0.4, 0.6]))
