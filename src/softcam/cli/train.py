@@ -16,6 +16,9 @@ EXAMPLES = """\
   softcam train --config my-recipe.yaml --out runs/mine
   softcam train --config rsna --data rsna/manifest.csv --set penalty.l1=2e-5 --out runs/rsna-sparse
   softcam train --config kaggle-dr --set model.backbone=torchvision:vgg16 --out runs/dr-vgg
+  softcam train --config kaggle-dr --devices 4 --num-workers 8 --out runs/dr
+  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint node0:29500 \
+      --no-python softcam train --config kaggle-dr --out runs/dr
 """
 
 
@@ -27,17 +30,42 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--set", type=str, nargs="+", default=(), help="values to replace in the recipe, each as key=value"
     )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument(
+        "--devices", type=int, default=None, help="processes on each machine, one per GPU or per share of the cores"
+    )
+    parser.add_argument("--nodes", type=int, default=None, help="machines, started by torchrun or srun")
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="what it is computed on")
+    parser.add_argument("--num-workers", type=int, default=None, help="processes that decode images, for each device")
+    parser.add_argument(
+        "--accumulate-grad-batches", type=int, default=1, help="parts that a step is taken in, to save memory"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "32-true", "16-mixed", "bf16-mixed"),
+        default=None,
+        help="arithmetic, instead of the recipe's",
+    )
     parser.add_argument("--black-box", action="store_true", help="train the recipe's black-box twin instead")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
 
 def run(options: Any) -> int:
-    """Train, print the validation metrics."""
-    from softcam.training import change_recipe, read_recipe, train
+    """Train; the first process prints the validation metrics."""
+    from softcam.training import Hardware, change_recipe, is_first_process, read_recipe, train
 
-    source = () if options.data is None else (f"data.source={json.dumps(options.data)}",)
-    recipe = change_recipe(read_recipe(options.config), (*source, *options.set))
-    result = train(recipe.twin() if options.black_box else recipe, options.out)
+    changes = {"data.source": options.data, "precision": options.precision}
+    flags = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
+    recipe = change_recipe(read_recipe(options.config), (*flags, *options.set))
+    hardware = Hardware(
+        options.devices,
+        options.nodes,
+        options.accelerator,
+        num_workers=options.num_workers,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+    )
+    result = train(recipe.twin() if options.black_box else recipe, options.out, hardware=hardware)
+    if not is_first_process():
+        return 0
     if options.json:
         show_json({"model": str(result.model_path), "seconds": result.seconds, "metrics": dict(result.metrics)})
     else:

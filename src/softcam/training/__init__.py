@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from softcam.training.crew import is_first_process
+from softcam.training.hardware import Hardware
 from softcam.training.module import Learner
 from softcam.training.parts import Stage
 from softcam.training.recipe import Recipe, change_recipe, list_recipes, read_recipe
 from softcam.training.run import TrainingRun, train
 
-__all__ = ["Learner", "Recipe", "Stage", "TrainingRun", "change_recipe", "list_recipes", "read_recipe", "train"]
+__all__ = [
+    "Hardware",
+    "Learner",
+    "Recipe",
+    "Stage",
+    "TrainingRun",
+    "change_recipe",
+    "is_first_process",
+    "list_recipes",
+    "read_recipe",
+    "train",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from softcam.data import ImageDataset
 from softcam.errors import RunError
 from softcam.files import write_atomic
 from softcam.nn import evaluating, run_until
+from softcam.training.batches import Batch, Part
 
 Features = NDArray[np.float16]
 Report = Callable[[int, int], None]
-Batch = tuple[Tensor, Tensor, Tensor]
 
 RECORD_EVERY = 512
 """Rows after which progress is made durable: each time waits for the disk, and little is lost in between."""
@@ -174,7 +173,9 @@ class _Filling:
 
 
 class CachedDataset(Dataset[Batch]):
-    """Batches of cached features: an item is `(features, targets, indices)` of a list of rows.
+    """Batches of cached features: an item is that of a `Part`.
+
+    A copy of it, such as a worker process gets, maps the same file: the pages of the disk's cache are shared by all.
 
     Args:
         features: (views * N, ...) float16, as `cache_features` returns them.
@@ -188,38 +189,47 @@ class CachedDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._features)
 
-    def __getitem__(self, rows: list[int]) -> Batch:
-        indices = torch.tensor(rows) % len(self._targets)
-        return torch.from_numpy(self._features[rows]).float(), self._targets[indices], indices
+    def __getitem__(self, part: Part) -> Batch:
+        indices = torch.tensor(part.rows) % len(self._targets)
+        # The rows are copied out of the file, then widened.
+        features = torch.from_numpy(self._features[part.rows]).float()
+        return features, self._targets[indices], indices, part.share
+
+    def __getstate__(self) -> dict[str, Any]:
+        name = getattr(self._features, "filename", None)
+        return self.__dict__ | ({} if name is None else {"_features": Path(name)})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        features = state["_features"]
+        is_file = isinstance(features, Path)
+        self.__dict__ = state | ({"_features": np.load(features, mmap_mode="r")} if is_file else {})
 
 
-class RowSampler(Sampler[list[int]]):
-    """Batches of rows of cached features: each image once per epoch, its views in turn.
+class RowSampler(Sampler[int]):
+    """Rows of cached features: each image once per epoch, its views in turn.
 
     Args:
         images: Images, >= 1.
         views: Views of each image, >= 1.
-        batch_size: Rows per batch, >= 1.
         seed: Of the order of images; None keeps them in their own.
     """
 
-    def __init__(self, images: int, *, views: int, batch_size: int, seed: int | None) -> None:
+    def __init__(self, images: int, *, views: int, seed: int | None) -> None:
         self._images = images
         self._views = views
-        self._batch_size = batch_size
         self._seed = seed
         self._epoch = 0
 
     def __len__(self) -> int:
-        return math.ceil(self._images / self._batch_size)
+        return self._images
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[int]:
         order = torch.arange(self._images)
         if self._seed is not None:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
             order = torch.randperm(self._images, generator=generator)
         rows = (order + self._epoch) % self._views * self._images + order
-        return iter([batch.tolist() for batch in torch.split(rows, self._batch_size)])
+        return iter(rows.tolist())
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass the one of this epoch, counted from 0."""

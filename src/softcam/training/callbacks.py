@@ -90,7 +90,8 @@ class EpochTable(Callback):
             "seconds": round(time.perf_counter() - self._started, 3),
         }
         self.rows.append({name: (fixed | metrics).get(name, math.nan) for name in self._columns})
-        self._write()
+        if trainer.is_global_zero:
+            self._write()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows as plain values."""
@@ -151,14 +152,16 @@ class BestAndLast(Checkpoint):
         del pl_module
         score, loss = (float(trainer.callback_metrics[name]) for name in (self._settings.monitor, "val_loss"))
         self.is_done = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if not self._improves(score, loss):
+        # Every process takes part in writing, so that all have to be of one mind.
+        if not trainer.strategy.broadcast(self._improves(score, loss)):
             trainer.save_checkpoint(self.last)
             return
         self._score, self._loss, self.best_epoch = score, loss, trainer.current_epoch + 1
         # The best comes first: an interruption between the two only means that the epoch is run again.
         trainer.save_checkpoint(self.best)
-        with atomic_path(self.last) as temporary:
-            shutil.copyfile(self.best, temporary)
+        if trainer.is_global_zero:
+            with atomic_path(self.last) as temporary:
+                shutil.copyfile(self.best, temporary)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values."""

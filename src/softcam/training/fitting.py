@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from softcam.errors import RunError
 from softcam.training.callbacks import BestAndLast, EpochTable, LastStageStopping, WholeCheckpoints
+from softcam.training.crew import Crew, find_environment, is_lost, lost_process
 from softcam.training.data import StagedDataModule
+from softcam.training.hardware import choose_precision
 from softcam.training.module import Learner
 from softcam.training.recipe import Recipe
-
-Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -36,37 +39,66 @@ class Fit:
     seconds: float
 
 
-def fit(learner: Learner, data: StagedDataModule, out: Path, *, data_digest: str, progress: bool = True) -> Fit:
+@dataclass(frozen=True)
+class Place:
+    """Where a fit is computed, and where it leaves its files.
+
+    Args:
+        out: Folder of the run: `checkpoints/`, `metrics.csv` and `tensorboard/` are written.
+        crew: The processes that take part.
+        progress: Whether a progress bar is shown on stderr.
+    """
+
+    out: Path
+    crew: Crew
+    progress: bool = True
+
+
+class StagedDDP(DDPStrategy):
+    """Data-parallel training that averages the gradients of what the current stage trains, and of nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wrapped: tuple[bool, ...] = ()
+
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+        self._wrapped = _trained(model)
+        return super()._setup_model(model)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Wrap the model anew where a stage has frozen or thawed a part of it, then take the step."""
+        model = self.lightning_module
+        if model is not None and _trained(model) != self._wrapped:
+            self.model = self._setup_model(model)
+        return super().training_step(*args, **kwargs)
+
+
+def _trained(model: nn.Module) -> tuple[bool, ...]:
+    return tuple(parameter.requires_grad for parameter in model.parameters())
+
+
+def fit(learner: Learner, data: StagedDataModule, place: Place, *, data_digest: str) -> Fit:
     """Train to the end, from where an earlier call was interrupted.
 
     Args:
         learner: The model with its recipe.
         data: Loaders for each stage.
-        out: Folder of the run: `checkpoints/`, `metrics.csv` and `tensorboard/` are written.
+        place: Where.
         data_digest: Of the training table.
-        progress: Whether a progress bar is shown on stderr.
 
     Raises:
-        RunError: If the loss is not finite, or no epoch had a finite validation metric.
+        RunError: If the loss is not finite, no epoch had a finite validation metric, or another process was lost.
         KeyboardInterrupt: If interrupted; the last whole epoch is kept.
     """
     recipe = learner.recipe
-    table = EpochTable(out / "metrics.csv", recipe)
-    keeper = BestAndLast(out / "checkpoints", recipe.early_stopping, data_digest=data_digest)
+    table = EpochTable(place.out / "metrics.csv", recipe)
+    keeper = BestAndLast(place.out / "checkpoints", recipe.early_stopping, data_digest=data_digest)
     if keeper.last.is_file():
         _peek(keeper, table)
     if not keeper.is_done:
-        _run_trainer(learner, data, [table, keeper, *_optional_callbacks(recipe, progress=progress)], out)
+        callbacks = [table, keeper, *_optional_callbacks(recipe, progress=place.progress and place.crew.is_first)]
+        _run_trainer(learner, data, place, callbacks)
     return _collect(keeper, table)
-
-
-def choose_precision(recipe: Recipe) -> Precision:
-    """Return the arithmetic of a run: a recipe's own, or by the hardware."""
-    if recipe.precision != "auto":
-        return recipe.precision
-    if not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 def _peek(keeper: BestAndLast, table: EpochTable) -> None:
@@ -75,33 +107,44 @@ def _peek(keeper: BestAndLast, table: EpochTable) -> None:
     table.load_state_dict(states[table.state_key])
 
 
-def _run_trainer(learner: Learner, data: StagedDataModule, callbacks: list[Callback], out: Path) -> None:
-    recipe = learner.recipe
-    last = out / "checkpoints" / "last.ckpt"
-    shows_progress = any(isinstance(item, RichProgressBar) for item in callbacks)
-    trainer = Trainer(
-        accelerator="auto",
-        devices=1,
-        precision=choose_precision(recipe),
-        max_epochs=recipe.epochs,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(out, name="tensorboard", version=""),
-        plugins=[WholeCheckpoints()],
-        gradient_clip_val=recipe.optimizer.gradient_clip,
-        deterministic="warn" if recipe.deterministic else None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        enable_progress_bar=shows_progress,
-        enable_model_summary=False,
-        reload_dataloaders_every_n_epochs=int(len(recipe.stages) > 1),
-        default_root_dir=out,
-    )
+def _run_trainer(learner: Learner, data: StagedDataModule, place: Place, callbacks: list[Callback]) -> None:
+    last = place.out / "checkpoints" / "last.ckpt"
+    trainer = _create_trainer(learner.recipe, place, callbacks)
     try:
         trainer.fit(learner, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
     except SIGTERMException:
         raise
     except SystemExit as error:  # what Lightning turns an interrupt into
         raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if is_lost(error, place.crew):
+            raise lost_process(place.crew.world) from error
+        raise
+
+
+def _create_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:
+    crew, environment = place.crew, find_environment()
+    return Trainer(
+        accelerator=crew.accelerator,
+        devices=crew.local_world,
+        num_nodes=crew.nodes,
+        strategy=StagedDDP() if crew.world > 1 else "auto",
+        precision=choose_precision(recipe, crew.hardware),
+        accumulate_grad_batches=crew.hardware.accumulate_grad_batches,
+        max_epochs=recipe.epochs,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(place.out, name="tensorboard", version=""),
+        plugins=[WholeCheckpoints(), *(() if environment is None else (environment,))],
+        gradient_clip_val=recipe.optimizer.gradient_clip,
+        deterministic="warn" if recipe.deterministic else None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_progress_bar=any(isinstance(item, RichProgressBar) for item in callbacks),
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=int(len(recipe.stages) > 1),
+        use_distributed_sampler=False,  # the loaders give each process its own batches
+        default_root_dir=place.out,
+    )
 
 
 def _optional_callbacks(recipe: Recipe, *, progress: bool) -> list[Callback]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,18 +12,20 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAUROC, MulticlassCohenKappa, MultilabelAUROC
 
 from softcam.errors import RunError
 from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
+from softcam.training.batches import Batch
 from softcam.training.distillation import distillation_loss
 from softcam.training.parts import Stage
 from softcam.training.recipe import Recipe
 from softcam.training.schedule import learning_rate, plan_segments
 from softcam.training.trunk import Trunk
 
-Batch = tuple[Tensor, Tensor, Tensor]
+RANK_STRIDE = 0x9E3779B9
+"""Between the seeds of processes: far from any distance between epochs or seeds."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Task:
 class Learner(LightningModule):
     """A model that learns by a recipe.
 
-    The penalty is taken on the evidence maps of every image of a batch, which come from the pass that gave the
-    logits; where no penalty is asked for, the maps are never made.
+    The penalty is taken on the evidence maps of every image of a step, which come from the pass that gave the
+    logits; where no penalty is asked for, the maps are never made. A step whose images are split between processes or
+    micro-batches has the loss and the penalty of all its images.
 
     Args:
         model: A SoftCAM model, or a black box returning logits (N, K).
@@ -82,6 +86,9 @@ class Learner(LightningModule):
         self.register_buffer("class_weights", task.class_weights, persistent=False)
         self.auroc = _create_auroc(task)
         self.kappa = MulticlassCohenKappa(task.num_classes, weights="quadratic") if task.ordinal else None
+        # Sums over all images and processes: a mean of batches would depend on how they are split. NaN stays NaN.
+        self.loss_mean = MeanMetric(nan_strategy=math.nan)
+        self.accuracy = MeanMetric(nan_strategy=math.nan)
         self._segments = plan_segments(recipe, steps_per_epoch)
         self._trunk = trunk
         # In a tuple, so that it is neither trained nor stored.
@@ -114,20 +121,26 @@ class Learner(LightningModule):
             parameter.requires_grad = False
             parameter.grad = None
         self.train()
-        # A run that is taken up again at this epoch has to draw the same numbers as one that went through.
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch)
+        # A run that is taken up again at this epoch has to draw the same numbers as one that went through, and each
+        # process others than the rest.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.current_epoch + self.global_rank * RANK_STRIDE)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch of images (N, C, H, W) or cached activations, its targets and indices.
+        """Return a batch's part in the loss of its step; the mean over the step's batches is the loss of all images.
+
+        Args:
+            batch: Images (N, C, H, W) or cached activations, targets, indices, and the share of the step.
+            batch_idx: Number of the batch in the epoch.
 
         Raises:
             RunError: If the loss is not finite.
         """
-        inputs, targets, _ = batch
+        inputs, targets, _, share = batch
         logits, penalty = self._penalised(inputs)
-        loss = self.classification_loss(logits, targets)
+        loss, penalty = share.weights * self.classification_loss(logits, targets), share.images * penalty
         for teacher in self._teacher:
-            loss = self._add_teacher(loss, logits, self._run(teacher, inputs, teacher))
+            distance = share.images * self._distance(logits, self._run(teacher, inputs, teacher))
+            loss = (1 - self.recipe.loss.teacher_share) * loss + self.recipe.loss.teacher_share * distance
         total = loss + penalty
         if not bool(torch.isfinite(total)):
             raise RunError(
@@ -135,28 +148,31 @@ class Learner(LightningModule):
                 f"{self.current_epoch + 1}, batch {batch_idx + 1}. "
                 "Lower `optimizer.lr` or the penalty, or set `optimizer.gradient_clip`."
             )
-        self._log(train_loss=loss, train_penalty=penalty, size=len(targets))
+        self._log(train_loss=loss, train_penalty=penalty, size=share.size)
         return total
 
     def validation_step(self, batch: Batch, _batch_idx: int) -> None:
         """Add a batch, as in `training_step`, to the validation metrics."""
-        inputs, targets, _ = batch
+        inputs, targets, _, share = batch
         logits = self._run(self.model, inputs, self.model).float()
+        if share.images == 0:
+            return
         probabilities = logits.sigmoid() if self.multi_label else logits.softmax(1)
         hits = (probabilities > 0.5) == targets.bool() if self.multi_label else logits.argmax(1) == targets
         self.auroc.update(probabilities, targets.long())
         if self.kappa is not None:
             self.kappa.update(probabilities.argmax(1), targets)
-        loss = self.classification_loss(logits, targets)
-        self._log(val_loss=loss, val_accuracy=hits.float().mean(), size=len(targets))
+        self.accuracy.update(hits.float())
+        self.loss_mean.update(self.classification_loss(logits, targets), self._total_weight(targets))
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the AUROC, and of grades the kappa, once over all validation images."""
-        self.log("val_auroc", self.auroc.compute(), prog_bar=True)
-        self.auroc.reset()
+        """Compute every metric once over all validation images of all processes."""
+        metrics = {"val_loss": self.loss_mean, "val_accuracy": self.accuracy, "val_auroc": self.auroc}
         if self.kappa is not None:
-            self.log("val_kappa", self.kappa.compute(), prog_bar=True)
-            self.kappa.reset()
+            metrics["val_kappa"] = self.kappa
+        for name, metric in metrics.items():
+            self.log(name, metric.compute(), prog_bar=name in ("val_auroc", "val_kappa"))
+            metric.reset()
 
     def classification_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return cross-entropy, or binary cross-entropy per class for multi-label data, without the penalty.
@@ -192,10 +208,14 @@ class Learner(LightningModule):
         penalties = [factor * self.penalty(scale.maps) for factor, scale in zip(factors, scales, strict=True)]
         return torch.stack([scale.logits for scale in scales]).sum(0), torch.stack(penalties).sum()
 
-    def _add_teacher(self, loss: Tensor, logits: Tensor, teacher: Tensor) -> Tensor:
-        settings = self.recipe.loss
-        distance = distillation_loss(logits, teacher, temperature=settings.temperature, multi_label=self.multi_label)
-        return (1 - settings.teacher_share) * loss + settings.teacher_share * distance
+    def _distance(self, logits: Tensor, teacher: Tensor) -> Tensor:
+        temperature = self.recipe.loss.temperature
+        return distillation_loss(logits, teacher, temperature=temperature, multi_label=self.multi_label)
+
+    def _total_weight(self, targets: Tensor) -> Tensor | int:
+        """Return what a mean loss over images of these targets was divided by."""
+        weights = cast("Tensor | None", self.class_weights)
+        return len(targets) if weights is None or self.multi_label else weights[targets].sum()
 
     def _run(self, model: nn.Module, inputs: Tensor, call: Callable[[Tensor], Any]) -> Any:
         """Return what `call`, a way to run `model`, gives for images or cached activations."""
@@ -208,7 +228,8 @@ class Learner(LightningModule):
 
     def _log(self, *, size: int, **values: Tensor) -> None:
         for name, value in values.items():
-            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=size, prog_bar=name == "train_loss")
+            bar = name == "train_loss"
+            self.log(name, value.detach(), on_step=False, on_epoch=True, batch_size=size, prog_bar=bar, sync_dist=True)
 
 
 def _norms(model: nn.Module) -> tuple[nn.Module, ...]:
@@ -216,7 +237,7 @@ def _norms(model: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the optimizer of a recipe; weight decay spares biases and the weights of norms.
+    """Return the optimizer of a recipe, fused where torch has that; weight decay spares biases and norms' weights.
 
     Args:
         model: Whose parameters are to move.
@@ -228,9 +249,24 @@ def create_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [item for item in parameters if item.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [item for item in parameters if item.ndim <= 1], "weight_decay": 0.0},
     ]
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+    create: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    options: dict[str, Any] = {"lr": settings.lr}
+    if settings.name == "sgd":
+        create = torch.optim.SGD
+        options |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
+    if _allows_fused(recipe):
+        try:
+            return create(groups, fused=True, **options)
+        except (RuntimeError, TypeError):  # by devices and versions that have no such kernel
+            pass
+    return create(groups, **options)
+
+
+def _allows_fused(recipe: Recipe) -> bool:
+    # A fused optimizer unscales gradients by itself, after the moment at which mixed precision would clip them, and
+    # torch's fused SGD takes no weights that begin to move when others have a momentum.
+    clips_scaled = recipe.optimizer.gradient_clip is not None and recipe.precision != "32-true"
+    return not clips_scaled and (recipe.optimizer.name != "sgd" or len(recipe.stages) == 1)
 
 
 def _create_auroc(task: Task) -> Metric:

@@ -16,7 +16,7 @@ from softcam.data.sources import SOURCES, prepare_source
 from softcam.errors import RecipeError, SoftCAMWarning
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM, convert
-from softcam.training.cache import CachePlan, Features, Report, cache_features, cache_key
+from softcam.training.cache import CachePlan, Report, cache_features, cache_key
 from softcam.training.parts import ModelRecipe
 from softcam.training.recipe import Recipe
 
@@ -171,8 +171,8 @@ def _renew_head(black_box: nn.Module, num_classes: int) -> None:
 
 def prepare_features(
     start: Start, recipe: Recipe, datasets: dict[str, ImageDataset], folder: Path, *, report: Report | None = None
-) -> dict[str, Features]:
-    """Return cached features of a recipe's trunk by split, for a recipe that has one.
+) -> dict[str, Path]:
+    """Return the files of cached features of a recipe's trunk by split, for a recipe that has one.
 
     Both twins, and recipes that differ only in what comes after the trunk, find the same files.
 
@@ -183,7 +183,7 @@ def prepare_features(
         folder: Where the files are.
         report: Called with the rows that are done and the rows in all, for each split.
     """
-    features = {}
+    paths = {}
     for split, dataset in datasets.items():
         views = max(stage.views for stage in recipe.stages) if split == "train" else 1
         key = cache_key(
@@ -201,8 +201,9 @@ def prepare_features(
             batch_size=recipe.data.batch_size,
             num_workers=recipe.data.num_workers,
         )
-        features[split] = cache_features(start.model, dataset, plan, report=report)
-    return features
+        cache_features(start.model, dataset, plan, report=report)
+        paths[split] = plan.path
+    return paths
 
 
 def _cache_part(recipe: Recipe, split: str) -> dict[str, object]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
@@ -20,9 +22,12 @@ from softcam.errors import RecipeError, RunError
 from softcam.files import write_atomic
 from softcam.metrics.classification import choose_threshold
 from softcam.nn import evaluating
+from softcam.training.crew import Crew, connected, find_crew
 from softcam.training.data import StagedDataModule
 from softcam.training.distillation import check_trunk, load_teacher
-from softcam.training.fitting import Fit, fit
+from softcam.training.fitting import Fit, Place, fit
+from softcam.training.hardware import Hardware
+from softcam.training.launch import launch
 from softcam.training.module import Learner, Task
 from softcam.training.preparation import choose_preprocessing, create_start, load_manifest, prepare_features
 from softcam.training.progress import track
@@ -58,8 +63,9 @@ def train(
     manifest: Manifest | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
+    hardware: Hardware | None = None,
 ) -> TrainingRun:
-    """Train a model by a recipe.
+    """Train a model by a recipe, with one process or many.
 
     Writes `recipe.yaml`, `metrics.csv`, `tensorboard/`, `checkpoints/` (`best.ckpt`, `last.ckpt`), `model/` (the
     bundle of the best epoch) and, last, `run.json`. The same call takes an interrupted run up at its last whole epoch,
@@ -71,6 +77,9 @@ def train(
         manifest: Table of images; by default the one that the recipe names.
         cache_dir: Where features of a frozen trunk are kept; by default `out/cache`. Share it between twins.
         progress: Whether progress is shown on stderr.
+        hardware: What the run is computed with; by default one process. With several devices, this call starts their
+            processes, so that a script has to guard it by `if __name__ == "__main__":`; under `torchrun` or SLURM, each
+            process makes the same call.
 
     Raises:
         RunError: If `out` holds a run of another recipe or of other data, or the loss is not finite.
@@ -79,25 +88,59 @@ def train(
         UnsupportedModelError: If the backbone is unknown or cannot be converted as the recipe asks.
         KeyboardInterrupt: If interrupted; the last whole epoch is kept.
     """
-    out = Path(out)
-    _claim(out, recipe)
-    if (out / "run.json").is_file():
-        return _read_run(out, manifest)
-    started = time.perf_counter()
+    out, hardware = Path(out), hardware or Hardware()
+    cache = Path(cache_dir or out / "cache")
     with borrowed_process():
-        table = load_manifest(recipe, out) if manifest is None else manifest
-        work = _Work(recipe, out, table)
-        return work.finish(work.run(Path(cache_dir or out / "cache"), progress=progress), started)
+        crew = find_crew(hardware)
+        alone = crew.world == 1
+        devices = (hardware.devices or 1) if alone else crew.world
+        if alone:
+            hardware.check_devices(devices)
+        replace(crew, world=devices).check_batch(recipe.data.batch_size)
+        _claim(out, recipe, is_first=crew.is_first)
+        if (out / "run.json").is_file():
+            return _read_run(out, manifest)
+        if alone and devices > 1:
+            return _launch(recipe, out, crew, manifest=manifest, cache=cache, progress=progress)
+        with connected(crew) as ready:
+            return _train(recipe, out, ready, manifest=manifest, cache=cache, progress=progress)
+
+
+def _launch(
+    recipe: Recipe, out: Path, crew: Crew, *, manifest: Manifest | None, cache: Path, progress: bool
+) -> TrainingRun:
+    """Start the processes of a run on this machine, once it is clear that there is something to learn from."""
+    table = load_manifest(recipe, out) if manifest is None else manifest
+    work = partial(train, recipe, out, manifest=table, cache_dir=cache, progress=progress, hardware=crew.hardware)
+    launch(work, count=crew.hardware.devices or 1)
+    return _read_run(out, None)
+
+
+def _train(
+    recipe: Recipe, out: Path, crew: Crew, *, manifest: Manifest | None, cache: Path, progress: bool
+) -> TrainingRun:
+    started = time.perf_counter()
+    table = crew.once(lambda: load_manifest(recipe, out)) if manifest is None else manifest
+    if not (out / "recipe.yaml").is_file():
+        raise RunError(f"Expected {out} to be a folder that all processes share, but process {crew.rank} does not.")
+    crew.check_validation(len(table.subset("val")))
+    work = _Work(recipe, out, table, crew)
+    result = work.run(cache, progress=progress and crew.is_first)
+    crew.once(lambda: work.finish(result, started))
+    return _read_run(out, None)
 
 
 class _Work:
     """The steps of a run on one table of images."""
 
-    def __init__(self, recipe: Recipe, out: Path, manifest: Manifest) -> None:
+    def __init__(self, recipe: Recipe, out: Path, manifest: Manifest, crew: Crew) -> None:
+        if crew.hardware.num_workers is not None:
+            recipe = replace(recipe, data=replace(recipe.data, num_workers=crew.hardware.num_workers))
         self.recipe = recipe
         self.out = out
         self.manifest = manifest
-        self.digest = manifest.digest()
+        self.crew = crew
+        self.digest = crew.once(manifest.digest)
         self.preprocessing = choose_preprocessing(recipe)
         augmentation = recipe.data.augmentation
         self.datasets = {
@@ -113,24 +156,29 @@ class _Work:
         return self.start.model
 
     def run(self, cache: Path, *, progress: bool) -> Fit:
-        data = StagedDataModule(self.manifest, self.preprocessing, self.recipe)
+        data = StagedDataModule(self.manifest, self.preprocessing, self.recipe, split=self.crew.split)
         trunk = None
         if self.recipe.trunk is not None:
             trunk = find_trunk(self.model, self.recipe.trunk, self.probes)
-            with track("Features of the frozen trunk", visible=progress) as report:
-                data.use_features(prepare_features(self.start, self.recipe, self.datasets, cache, report=report))
-        weights = data.class_weights() if self.recipe.loss.class_weights == "balanced" else None
+            paths = self.crew.once(partial(self.cache_features, cache, progress=progress))
+            data.use_features({split: np.load(path, mmap_mode="r") for split, path in paths.items()})
+        several = self.manifest.task == "multilabel"
         learner = Learner(
             self.model,
             self.recipe,
-            task=Task(
-                len(self.manifest.classes), self.manifest.task == "multilabel", weights, self.recipe.data.ordinal
-            ),
+            task=Task(len(self.manifest.classes), several, data.balance, self.recipe.data.ordinal),
             steps_per_epoch=math.ceil(len(self.datasets["train"]) / self.recipe.data.batch_size),
             trunk=trunk,
             teacher=self.find_teacher(),
         )
-        return fit(learner, data, self.out, data_digest=self.digest, progress=progress)
+        return fit(learner, data, Place(self.out, self.crew, progress), data_digest=self.digest)
+
+    def cache_features(self, folder: Path, *, progress: bool) -> dict[str, Path]:
+        self.model.to(self.crew.device)
+        with track("Features of the frozen trunk", visible=progress) as report:
+            paths = prepare_features(self.start, self.recipe, self.datasets, folder, report=report)
+        self.model.cpu()
+        return paths
 
     def find_teacher(self) -> nn.Module | None:
         teacher = load_teacher(self.recipe, self.manifest)
@@ -138,7 +186,7 @@ class _Work:
             check_trunk(teacher, self.model, self.recipe.trunk, self.probes)
         return teacher
 
-    def finish(self, result: Fit, started: float) -> TrainingRun:
+    def finish(self, result: Fit, started: float) -> None:
         self.model.cpu().load_state_dict(result.weights)
         self.model.eval().requires_grad_()
         thresholds = self.choose_thresholds()
@@ -157,9 +205,8 @@ class _Work:
         record = {"complete": True, "model": model_path.name, "metrics": metrics, "seconds": seconds}
         record |= {"training_seconds": round(result.seconds, 1), "thresholds": thresholds, "data_digest": self.digest}
         config = read_config(model_path)
-        record |= {"model_fingerprint": config.fingerprint, "versions": config.versions}
+        record |= {"model_fingerprint": config.fingerprint, "versions": config.versions, "processes": self.crew.world}
         write_atomic(self.out / "run.json", json.dumps(record, indent=2) + "\n")
-        return _read_run(self.out, self.manifest)
 
     def choose_thresholds(self) -> dict[str, float]:
         """Return the threshold of the positive class, or of each class for multi-label data, on validation images."""
@@ -176,10 +223,13 @@ class _Work:
     def predict(self, *, multi_label: bool) -> tuple[Tensor, Tensor]:
         loader = DataLoader(self.datasets["val"], self.recipe.data.batch_size, generator=torch.Generator())
         logits, targets = [], []
+        self.model.to(self.crew.device)
         with evaluating(self.model), torch.inference_mode():
             for images, target, _ in loader:
-                logits.append(self.model(images.contiguous(memory_format=torch.channels_last)).float())
+                inputs = images.to(self.crew.device, memory_format=torch.channels_last)
+                logits.append(self.model(inputs).float().cpu())
                 targets.append(target)
+        self.model.cpu()
         scores = torch.cat(logits)
         return (scores.sigmoid() if multi_label else scores.softmax(1)), torch.cat(targets)
 
@@ -195,10 +245,12 @@ class _Work:
         }
 
 
-def _claim(out: Path, recipe: Recipe) -> None:
+def _claim(out: Path, recipe: Recipe, *, is_first: bool) -> None:
     """Write the recipe into a new run's folder, or compare it with the one that is there."""
     path = out / "recipe.yaml"
     if not path.is_file():
+        if not is_first:
+            return
         write_atomic(path, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
         return
     try:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from unittest import mock
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from softcam.data import Augmentation, ImageDataset, Manifest
 from softcam.errors import RunError
 from softcam.imaging import Preprocessing
 from softcam.training import cache
+from softcam.training.batches import Part, Share
 from softcam.training.cache import CachedDataset, CachePlan, RowSampler, cache_features, cache_key
 
 
@@ -118,14 +121,12 @@ def test_each_part_changes_the_key(part: dict[str, object]) -> None:
 
 
 def test_an_epoch_has_each_image_once_with_its_views_in_turn() -> None:
-    sampler = RowSampler(5, views=2, batch_size=2, seed=0)
-    assert len(sampler) == 3
+    sampler = RowSampler(5, views=2, seed=0)
+    assert len(sampler) == 5
     seen = []
     for epoch in range(2):
         sampler.set_epoch(epoch)
-        batches = list(sampler)
-        assert [len(batch) for batch in batches] == [2, 2, 1]
-        rows = [row for batch in batches for row in batch]
+        rows = list(sampler)
         assert sorted(row % 5 for row in rows) == list(range(5))
         assert sorted(row % 5 for row in rows if row >= 5) == [index for index in range(5) if (index + epoch) % 2]
         seen += rows
@@ -133,23 +134,36 @@ def test_an_epoch_has_each_image_once_with_its_views_in_turn() -> None:
 
 
 def test_the_order_depends_on_seed_and_epoch() -> None:
-    def order(seed: int | None, epoch: int) -> list[list[int]]:
-        sampler = RowSampler(40, views=1, batch_size=40, seed=seed)
+    def order(seed: int | None, epoch: int) -> list[int]:
+        sampler = RowSampler(40, views=1, seed=seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
     assert order(0, 3) == order(0, 3)
     assert order(0, 3) != order(0, 4)
     assert order(0, 3) != order(1, 3)
-    assert order(None, 3) == [list(range(40))]
+    assert order(None, 3) == list(range(40))
 
 
 def test_a_batch_holds_the_targets_of_its_images() -> None:
     features = np.arange(6, dtype=np.float16).reshape(6, 1)
     dataset = CachedDataset(features, torch.tensor([7, 8, 9]))
-    values, targets, indices = dataset[[5, 0, 1]]
+    values, targets, indices, share = dataset[Part([5, 0, 1], Share(4, 0.75))]
     assert len(dataset) == 6
     assert values.dtype == torch.float32
     assert values.flatten().tolist() == [5.0, 0.0, 1.0]
     assert targets.tolist() == [9, 7, 8]
     assert indices.tolist() == [2, 0, 1]
+    assert share == Share(4, 0.75)
+
+
+def test_workers_read_the_file_instead_of_a_copy(dataset: ImageDataset, tmp_path: Path) -> None:
+    features = cache_features(Counting(), dataset, plan(tmp_path))
+    cached = CachedDataset(features, torch.from_numpy(dataset.manifest.targets))
+    sent = pickle.dumps(cached)
+    assert len(sent) < features.nbytes / 10
+    assert torch.equal(pickle.loads(sent)[Part([3], Share(1))][0], cached[Part([3], Share(1))][0])
+    parts = [Part([row, 47 - row], Share(2)) for row in range(24)]
+    loader = DataLoader(cached, batch_size=None, sampler=parts, num_workers=2)
+    for part, (values, *_) in zip(parts, loader, strict=True):
+        assert np.array_equal(values.numpy(), features[part.rows].astype(np.float32))

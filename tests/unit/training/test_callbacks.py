@@ -29,7 +29,8 @@ class Trainer(SimpleNamespace):
         tensors = {name: torch.tensor(value) for name, value in metrics.items()}
         optimizer = SimpleNamespace(param_groups=[{"lr": 0.5}])
         super().__init__(current_epoch=epoch, callback_metrics=tensors, optimizers=[optimizer], saved=[])
-        self.should_stop, self.max_epochs = False, 5
+        self.should_stop, self.max_epochs, self.is_global_zero = False, 5, True
+        self.strategy = SimpleNamespace(broadcast=lambda value: value)
 
     def save_checkpoint(self, path: Path) -> None:
         self.saved.append(path.name)

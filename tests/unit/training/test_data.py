@@ -29,7 +29,7 @@ def test_a_stage_with_a_trunk_gets_features(manifest: Manifest, values: dict[str
     batches = list(data.train_dataloader())
     assert [batch[0].shape for batch in batches] == [(8, 2, 3, 3)] * 3
     targets = torch.from_numpy(manifest.subset("train").targets)
-    assert all(torch.equal(target, targets[index]) for _, target, index in batches)
+    assert all(torch.equal(target, targets[index]) for _, target, index, _ in batches)
     (validation,) = data.val_dataloader()
     assert validation[0].unique().tolist() == [1.0]
     assert validation[2].tolist() == list(range(8))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from softcam.errors import RecipeError, RunError
 from softcam.nn import SoftCAM, convert, run_until
 from softcam.training import Recipe
+from softcam.training.batches import Share
 from softcam.training.module import Learner, Task, create_optimizer
 from softcam.training.trunk import find_trunk
 
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*self.log.*")
 IMAGES = torch.randn(4, 1, 40, 40, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, 1, 0])
 INDICES = torch.arange(4)
+WHOLE = Share(4)
 
 
 class Net(nn.Module):
@@ -48,7 +50,7 @@ def learner(model: nn.Module, task: Task | None = None, **changes: Any) -> Learn
 
 
 def loss(learner: Learner, images: Tensor = IMAGES) -> Tensor:
-    return learner.eval().training_step((images, TARGETS, INDICES), 0)
+    return learner.eval().training_step((images, TARGETS, INDICES, WHOLE), 0)
 
 
 def test_loss_is_cross_entropy_plus_the_penalty_of_every_image(softcam: SoftCAM) -> None:
@@ -133,7 +135,7 @@ def test_a_frozen_trunk_stays_in_eval_mode_and_thaws_afterwards(
     assert not network.stem[1].training
     assert network.tail[1].training
     before = network.stem[1].running_mean.clone(), network.tail[1].running_mean.clone()
-    model.training_step((torch.randn(4, 4, 10, 10), TARGETS, INDICES), 0)
+    model.training_step((torch.randn(4, 4, 10, 10), TARGETS, INDICES, WHOLE), 0)
     assert torch.equal(network.stem[1].running_mean, before[0])
     assert not torch.equal(network.tail[1].running_mean, before[1])
     monkeypatch.setattr(Learner, "current_epoch", 1)
@@ -151,7 +153,7 @@ def test_frozen_norms_keep_their_statistics_and_still_learn(
     model.on_train_epoch_start()
     norm = softcam.features.network.tail[1]
     before = norm.running_mean.clone()
-    model.training_step((IMAGES, TARGETS, INDICES), 0).backward()
+    model.training_step((IMAGES, TARGETS, INDICES, WHOLE), 0).backward()
     assert torch.equal(norm.running_mean, before) is freeze
     assert norm.weight.grad is not None
     assert softcam.head.training
@@ -234,3 +236,72 @@ def test_the_learning_rate_follows_the_schedule(softcam: SoftCAM) -> None:
         chosen["lr_scheduler"]["scheduler"].step()
     assert rates == pytest.approx([0.25, 0.5, 0.5, 0.3, 0.1])
     assert chosen["lr_scheduler"]["interval"] == "step"
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_fused_optimizer_takes_the_steps_of_the_plain_one(softcam: SoftCAM, name: str) -> None:
+    settings = {"optimizer": {"name": name, "lr": 0.01}}
+    ours, theirs = (copy.deepcopy(softcam).to(memory_format=torch.channels_last) for _ in range(2))
+    fused, plain = (create_optimizer(model, recipe(**settings)) for model in (ours, theirs))
+    assert fused.defaults["fused"] is True
+    for group in plain.param_groups:
+        group["fused"] = False
+    for model, optimizer in ((ours, fused), (theirs, plain)):
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss(learner(model, **settings)).backward()
+            optimizer.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fused"),
+    [
+        ({"optimizer": {"gradient_clip": 1.0}}, None),
+        ({"optimizer": {"gradient_clip": 1.0}, "precision": "32-true"}, True),
+        ({"optimizer": {"name": "sgd"}, "stages": [{"epochs": 1, "trunk": "stem"}, {"epochs": 1}]}, None),
+        ({"optimizer": {"name": "adamw"}, "stages": [{"epochs": 1, "trunk": "stem"}, {"epochs": 1}]}, True),
+    ],
+)
+def test_what_a_fused_optimizer_cannot_do_is_left_to_the_plain_one(
+    softcam: SoftCAM, changes: dict[str, Any], fused: bool | None
+) -> None:
+    settings = Recipe.from_dict({"name": "r", "stages": [{"epochs": 1}], **changes})
+    assert create_optimizer(softcam, settings).defaults["fused"] is fused
+
+
+def test_without_a_fused_kernel_the_plain_one_is_taken(softcam: SoftCAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = torch.optim.AdamW
+
+    def refuse(groups: Any, **options: Any) -> torch.optim.Optimizer:
+        if options.get("fused"):
+            raise RuntimeError("`fused=True` requires all the params to be on supported devices")
+        return original(groups, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", refuse)
+    assert isinstance(create_optimizer(softcam, recipe()), original)
+
+
+def test_dropout_differs_between_processes(softcam: SoftCAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = set()
+    for rank in range(3):
+        monkeypatch.setattr(Learner, "global_rank", rank)
+        with torch.random.fork_rng():
+            learner(softcam).on_train_epoch_start()
+            drawn.add(float(torch.rand(())))
+    assert len(drawn) == 3
+
+
+def test_the_validation_loss_does_not_depend_on_the_batches(softcam: SoftCAM) -> None:
+    weights = torch.tensor([1.0, 9.0])
+    model = learner(softcam, Task(2, class_weights=weights)).eval()
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(softcam.eval()(IMAGES), TARGETS, weight=weights)
+    for rows in ([0, 1, 2], [3]):
+        model.validation_step((IMAGES[rows], TARGETS[rows], INDICES[rows], Share(len(rows))), 0)
+    model.validation_step((IMAGES[:1], TARGETS[:1], INDICES[:1], Share(1, 0.0, 0.0)), 0)  # counts for nothing
+    assert float(model.loss_mean.compute()) == pytest.approx(float(expected), rel=1e-5)
+    hits = softcam(IMAGES).argmax(1) == TARGETS
+    assert float(model.accuracy.compute()) == pytest.approx(float(hits.float().mean()))
+    assert len(model.auroc.target) == 2
