@@ -46,10 +46,10 @@ def launch(function: Callable[[], object], *, count: int) -> None:
     context = start_processes(_enter, arguments, nprocs=count, join=False, start_method="spawn")  # type: ignore[no-untyped-call]
     processes = context.processes
     try:
-        codes = _watch(processes)
+        _watch(processes)
     finally:
-        _end(processes)
-    if codes:
+        codes = _end(processes)
+    if any(codes.values()):
         raise _explain(codes, None if failures.empty() else failures.get())
 
 
@@ -73,35 +73,41 @@ def _enter(rank: int, count: int, port: int, failures: Any, function: Callable[[
         raise SystemExit(1) from None
 
 
-def _watch(processes: list[BaseProcess]) -> dict[int, int]:
-    """Return the exit codes by rank of those that failed first, as soon as one has; nothing once all are through."""
-    running = dict(enumerate(processes))
-    while running:
-        connection.wait([process.sentinel for process in running.values()])
-        failed = {rank: process.exitcode for rank, process in running.items() if process.exitcode}
-        if failed:
-            return failed
-        running = {rank: process for rank, process in running.items() if process.exitcode is None}
-    return {}
+def _watch(processes: list[BaseProcess]) -> None:
+    """Return once all are through, or as soon as one has failed."""
+    running = processes
+    while running and not any(process.exitcode for process in processes):
+        connection.wait([process.sentinel for process in running])
+        running = [process for process in running if process.exitcode is None]
 
 
-def _end(processes: list[BaseProcess]) -> None:
-    deadline = time.monotonic() + GRACE
-    for process in processes:
+def _end(processes: list[BaseProcess]) -> dict[int, int]:
+    """Return the exit codes by rank of all that ended by themselves, or by another hand; end the rest."""
+    deadline, codes = time.monotonic() + GRACE, {}
+    for rank, process in enumerate(processes):
         process.join(max(0.0, deadline - time.monotonic()))
+        if process.exitcode is not None:
+            codes[rank] = process.exitcode
+    for process in processes:
         # Nothing is lost with it, since files appear whole or not at all.
         process.kill()
         process.join()
+    return codes
 
 
 def _explain(codes: Mapping[int, int], failure: Failure | None) -> BaseException:
-    killed = [rank for rank, code in codes.items() if code < 0]
-    if killed:
-        name = signal.Signals(-codes[killed[0]]).name
+    """Return what ended the run: a signal, which only its process could have told, or else what was told first."""
+    signals = {
+        rank: signal.SIGTERM if code == TERMINATED else signal.Signals(-code)
+        for rank, code in codes.items()
+        if code < 0 or code == TERMINATED
+    }
+    if signals:
+        rank, number = next(iter(signals.items()))
         hint = " If memory ran out, lower `data.batch_size` or use `--accumulate-grad-batches`."
         return RunError(
-            f"Expected all processes to go through, but process {killed[0]} was ended by {name}."
-            f"{hint if name == 'SIGKILL' else ''} {CONTINUES}"
+            f"Expected all processes to go through, but process {rank} was ended by {number.name}."
+            f"{hint if number == signal.SIGKILL else ''} {CONTINUES}"
         )
     if failure is not None:
         error = RunError(failure.reason)
@@ -110,7 +116,7 @@ def _explain(codes: Mapping[int, int], failure: Failure | None) -> BaseException
         return error
     if INTERRUPTED in codes.values():
         return KeyboardInterrupt()
-    rank, code = next(iter(codes.items()))
+    rank, code = next((rank, code) for rank, code in codes.items() if code)
     return RunError(f"Expected all processes to go through, but process {rank} ended with code {code}. {CONTINUES}")
 
 
