@@ -51,6 +51,7 @@ def main() -> int:
         "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
         "docs/how-to/export.md": {"export": render_export},
         "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
+        "docs/how-to/train-at-scale.md": {"training-speed": render_training_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
         "docs/explanation/evidence-depth.md": {
             "lesions": render_lesions,
@@ -121,6 +122,45 @@ def read(name: str) -> dict[str, Any]:
 
 def interval(found: dict[str, Any]) -> str:
     return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+def render_training_speed() -> str:
+    if not (RESULTS / "training_speed.json").is_file():
+        return "Not measured yet.\n"
+    result = read("training_speed")
+    lines = ["| compared | network | ratio (range) |", "|---|---|---|"]
+    lines += [
+        _ratio_row("step with the penalty / without", row, "penalty", f"batch {row['batch']}, {_trunk(row)}")
+        for row in result["penalty"]
+    ]
+    lines += [
+        _ratio_row("step in channels_last / NCHW", row, "channels_last", f"batch {row['batch']}, all trained")
+        for row in result["format"]
+    ]
+    for row in result["optimizer"]:
+        lines += [_ratio_row(f"{row['optimizer']}: {name} / plain", row, name, "weights moved") for name in KERNELS]
+    found = result["processes"]
+    lines.append(
+        f"| images per second: two processes with half of the cores / one with all | {found['model']}, batch "
+        f"{found['batch']}, {found['two_images_per_second']:.1f} / {found['one_images_per_second']:.1f} "
+        f"| {found['ratio']:.2f} |"
+    )
+    machine, versions = result["environment"]["machine"], result["environment"]["versions"]
+    where = f"{machine['processor']}, {machine['cores']} cores, torch {versions['torch']}, float32"
+    repeats = result["setting"]["repeats"]
+    return "\n".join([*lines, "", f"Medians and ranges of {repeats} repeats and more; {where}.", ""])
+
+
+KERNELS = ("foreach", "fused")
+
+
+def _trunk(row: dict[str, Any]) -> str:
+    return "all trained" if row["trunk"] is None else f"trunk cached up to {row['trunk']}"
+
+
+def _ratio_row(what: str, row: dict[str, Any], arm: str, how: str) -> str:
+    low, high = row[f"{arm}_ratio_range"]
+    return f"| {what} | {row['model']}, {how} | {row[f'{arm}_ratio']:.3f} ({low:.3f} to {high:.3f}) |"
 
 
 def render_demo() -> str:
