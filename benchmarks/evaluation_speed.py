@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from environment import describe_environment, peak_memory
+from options import choose_out, create_parser
 
 from softcam.backbones import create_black_box
 from softcam.bundle import save
@@ -37,13 +38,13 @@ METHODS = ("evidence", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=600)
+    parser = create_parser(__doc__)
+    parser.add_argument("--images", type=int, default=None, help="default: 600, or 12 with --quick")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", nargs="+", default=("openvino",))
-    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--child", type=str, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.images = options.images or (12 if options.quick else 600)
     torch.set_num_threads(options.threads)
     if options.child:
         print(json.dumps(run(Path(options.child), options.images, options.engines[0])))
@@ -63,8 +64,8 @@ def main() -> None:
         "backbone": BACKBONE,
     }
     write_atomic(
-        options.out,
-        json.dumps({"environment": describe_environment(), "setting": setting, "rows": rows}, indent=2) + "\n",
+        choose_out(options, RESULT),
+        json.dumps({"environment": describe_environment(seeds=[0]), "setting": setting, "rows": rows}, indent=2) + "\n",
     )
     for row in rows:
         print(f"{row['engine']}: {row['seconds'] / 60:.1f} minutes, {row['peak_gib']:.2f} GiB")

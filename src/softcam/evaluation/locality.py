@@ -118,7 +118,7 @@ def measure_locality(question: Question, *, windows: Sequence[int], seed: int) -
         seed: Seed of the pairs of images.
     """
     others = question.images.roll(choose_shift(len(question.images), seed), 0)
-    return join_batches(zip(question.split(), others.split(question.batch_size), strict=True), windows=windows)
+    return join_batches(zip(question.split(), torch.split(others, question.batch_size), strict=True), windows=windows)
 
 
 def choose_shift(count: int, seed: int) -> int:
