@@ -148,9 +148,9 @@ def measure(root: Path, count: int, workers: int) -> dict[str, Any]:
 
 def main(options: argparse.Namespace) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts = QUICK_COUNTS if options.quick else COUNTS
+    counts, kinds = (QUICK_COUNTS, [1]) if options.quick else (COUNTS, sorted({1, cores}))
     with tempfile.TemporaryDirectory() as name:
-        runs = [measure(Path(name), count, workers) for count in counts for workers in sorted({1, cores})]
+        runs = [measure(Path(name), count, workers) for count in counts for workers in kinds]
     single = [run for run in runs if run["workers"] == 1]
     growth = max(
         runs[-1 - offset]["peak_mib"] / runs[len(runs) // 2 - 1 - offset]["peak_mib"]
