@@ -65,7 +65,7 @@ class Script:
 
 
 SCRIPTS = (
-    Script("evidence_cost", 5, 10),
+    Script("evidence_cost", 5, 8),
     Script("backend_speed", 5, 15, needs=("onnxruntime", "openvino")),
     Script("explain_speed", 5, 20),
     Script("ray_speed", 5, 25, needs=("ray",)),
@@ -76,9 +76,9 @@ SCRIPTS = (
     Script("evaluation_memory", 3, 12),
     Script("export_matrix", 4, 10, needs=("onnx", "onnxscript", "onnxruntime", "openvino")),
     Script("metric_speed", 5, 8),
-    Script("evaluation_speed", 10, 20, needs=("openvino",)),
-    Script("prepare_speed", 2, 8, needs=("pydicom", "pylibjpeg")),
-    Script("dicom_files", 1, 6, needs=("pydicom", "pylibjpeg"), draws=False),
+    Script("evaluation_speed", 10, 15, needs=("openvino",)),
+    Script("prepare_speed", 2, 6, needs=("pydicom", "pylibjpeg")),
+    Script("dicom_files", 1, 4, needs=("pydicom", "pylibjpeg"), draws=False),
     Script("demo", 7, command=("demo.py",)),
 )
 """Those of minutes, in the order in which they are run."""

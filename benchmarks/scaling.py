@@ -272,7 +272,7 @@ def create_cluster(machines: int, options: argparse.Namespace) -> Cluster:
 
 def check(row: dict[str, Any], scenario: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the formula's time beside that of the simulation, for a million images on ten machines."""
-    job = create_job(row, COUNTS[0] // (10 if options.quick else 1))
+    job = create_job(row, COUNTS[0])
     cluster = replace(create_cluster(10, options), **SCENARIOS[scenario])  # type: ignore[arg-type]
     found = forecast(job, cluster)
     ratios = [simulate(job, cluster, seed=seed) / found.seconds for seed in SEEDS]
