@@ -7,10 +7,10 @@ OUT    ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test check bench study survey docs clean
+.PHONY: help demo demo-full test check bench bench-quick bench-all study survey docs clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Convert, fine-tune, evaluate and report on real images (minutes); writes demo/
 	$(BIN)/softcam demo --out $(OUT)
@@ -25,16 +25,16 @@ check: $(VENV)/.dev ## Lint, format, types, architecture and fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" src tests/architecture tests/unit tests/property
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" src tests/architecture tests/unit tests/property tests/benchmarks
 
-bench: $(VENV)/.dev ## Measure speed and memory again, into benchmarks/results/
-	$(BIN)/python benchmarks/conversion_cost.py
-	$(BIN)/python benchmarks/evidence_cost.py
-	$(BIN)/python benchmarks/explain_memory.py
-	$(BIN)/python benchmarks/export_matrix.py
-	$(BIN)/python benchmarks/metric_speed.py
-	$(BIN)/python benchmarks/evaluation_speed.py
-	$(BIN)/python benchmarks/prepare_speed.py
+bench: $(VENV)/.dev ## Measure everything that takes minutes again, into benchmarks/results/; goes on where it was
+	$(BIN)/python benchmarks/bench.py
+
+bench-quick: $(VENV)/.dev ## A small version of each benchmark, into benchmarks/quick/ (within 3 minutes)
+	$(BIN)/python benchmarks/bench.py --quick
+
+bench-all: $(VENV)/.dev ## The study, the survey and all else that takes hours as well; goes on where it was
+	$(BIN)/python benchmarks/bench.py --all
 
 study: $(VENV)/.dev ## Train and measure everything of docs/explanation/study.md again (hours); goes on where it was
 	$(BIN)/python benchmarks/study.py --work study
@@ -49,7 +49,7 @@ docs: $(VENV)/.dev ## Run every code block of the documents
 	$(BIN)/python -m pytest -q tests/docs
 
 clean: ## Remove what make created, the environment included
-	rm -rf $(VENV) demo demo-full study .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo-full study benchmarks/quick benchmarks/results/logs .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@echo "softcam: creating $(VENV) with $$($(PYTHON) --version)"

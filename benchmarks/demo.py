@@ -55,7 +55,7 @@ def collect(out: Path, *, full: bool, seconds: float | None) -> dict[str, Any]:
     kept = ("classification", "black_box", "noninferiority", "identity", "consistency", "counts", "comparisons")
     return {
         "command": "softcam demo --full" if full else "softcam demo",
-        "environment": describe_environment(),
+        "environment": describe_environment(seeds=[0]),
         "seconds": round(sum(parts.values()) if seconds is None else seconds, 1),
         "seconds_by_part": {name: round(value, 1) for name, value in parts.items()},
         **{key: metrics[key] for key in kept},

@@ -19,11 +19,12 @@ from softcam.versions import installed_versions
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "grad-cam")
 
 
-def describe_environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Return machine, versions and date as JSON-ready values.
+def describe_environment(packages: Sequence[str] = PACKAGES, *, seeds: Sequence[int] = ()) -> dict[str, Any]:
+    """Return machine, versions, date and seeds as JSON-ready values.
 
     Args:
         packages: Distributions whose versions matter to the result; those not installed are None.
+        seeds: Of all that is drawn at random; none where nothing is.
     """
     return {
         "machine": {
@@ -40,6 +41,7 @@ def describe_environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
             **installed_versions(packages),
         },
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seeds": list(seeds),
     }
 
 

@@ -19,9 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from environment import describe_environment, peak_memory
+from evaluation_memory import CLASSES, write_data
+from options import choose_out, create_parser
 
 from softcam.backbones import create_black_box
 from softcam.bundle import save
+from softcam.data import Manifest, read_manifest
 from softcam.data.sources import prepare_source
 from softcam.evaluation import EvaluationSettings, evaluate, write_evaluation
 from softcam.files import write_atomic
@@ -30,6 +33,7 @@ from softcam.nn import convert
 from softcam.reporting import write_report
 
 RESULT = Path(__file__).parent / "results" / "evaluation_speed.json"
+FEW = 100
 BACKBONE = "timm:tf_efficientnet_lite0"
 # The usual ones but for the imputation, which solves a system of equations for every point of a curve.
 FILLS, INSERTION_FILLS = ("mean", "blur"), ("blur",)
@@ -37,13 +41,13 @@ METHODS = ("evidence", "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=600)
+    parser = create_parser(__doc__)
+    parser.add_argument("--images", type=int, default=None, help="default: 600, or 12 with --quick")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", nargs="+", default=("openvino",))
-    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--child", type=str, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.images = options.images or (12 if options.quick else 600)
     torch.set_num_threads(options.threads)
     if options.child:
         print(json.dumps(run(Path(options.child), options.images, options.engines[0])))
@@ -63,23 +67,29 @@ def main() -> None:
         "backbone": BACKBONE,
     }
     write_atomic(
-        options.out,
-        json.dumps({"environment": describe_environment(), "setting": setting, "rows": rows}, indent=2) + "\n",
+        choose_out(options, RESULT),
+        json.dumps({"environment": describe_environment(seeds=[0]), "setting": setting, "rows": rows}, indent=2) + "\n",
     )
     for row in rows:
         print(f"{row['engine']}: {row['seconds'] / 60:.1f} minutes, {row['peak_gib']:.2f} GiB")
 
 
+def read_test_images(folder: Path, count: int) -> Manifest:
+    """Return some of the ELPV test images; a few are written without all the others."""
+    if count < FEW:
+        return read_manifest(write_data(folder, count), classes=CLASSES)
+    manifest = prepare_source("elpv", folder)
+    return manifest.take(np.flatnonzero((manifest.table["split"] == "test").to_numpy())[:count])
+
+
 def run(folder: Path, images: int, engine: str) -> dict[str, Any]:
     """Evaluate and write the report; return seconds by stage and the peak of the process's memory."""
-    manifest = prepare_source("elpv", folder / "data")
-    test = np.flatnonzero((manifest.table["split"] == "test").to_numpy())[:images]
-    part = manifest.take(test)
+    part = read_test_images(folder / "data", images)
     torch.manual_seed(0)
     black_box = create_black_box(BACKBONE, num_classes=2, weights="pretrained").eval()
     record = Preprocessing(crop_fraction=1.0).to_dict()
     for name, model in (("black_box", black_box), ("model", convert(black_box))):
-        save(model, folder / name, classes=manifest.classes, preprocessing=record)
+        save(model, folder / name, classes=part.classes, preprocessing=record)
     fills = {"fills": FILLS, "insertion_fills": INSERTION_FILLS}
     settings = EvaluationSettings(methods=METHODS, explained=images, engine=engine, **fills)  # type: ignore[arg-type]
     started = time.perf_counter()

@@ -8,19 +8,18 @@ Writes `benchmarks/results/evidence_cost.json`.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from environment import describe_environment
+from options import choose_out, create_parser
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from timing import Calls, summarize, time_in_turn
 from torch import nn
 
 from softcam.backbones import create_black_box
@@ -35,33 +34,37 @@ LAST_STAGES = {
     "timm:densenet121": "features.norm5",
     "timm:tf_efficientnet_lite0": "bn2",
 }
+QUICK_NAME = "timm:tf_efficientnet_lite0"
 PLACES = (16, 8)
-Calls = Mapping[str, Callable[[], object]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--classes", type=int, nargs="+", default=[2, 1000])
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser = create_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=None, help="default: 15, or 3 with --quick")
+    parser.add_argument("--batches", type=int, nargs="+", default=None, help="default: 1 8, or 1 with --quick")
+    parser.add_argument("--classes", type=int, nargs="+", default=None, help="default: 2 1000, or 2 with --quick")
     options = parser.parse_args()
+    quick = options.quick
+    options.repeats = options.repeats or (3 if quick else 15)
+    options.batches = options.batches or ([1] if quick else [1, 8])
+    options.classes = options.classes or ([2] if quick else [2, 1000])
+    names = [QUICK_NAME] if quick else list(LAST_STAGES)
     torch.set_num_threads(THREADS)
     rows = [
         measure(name, num_classes, batch, repeats=options.repeats)
-        for name in LAST_STAGES
+        for name in names
         for num_classes in options.classes
         for batch in options.batches
     ]
     places = [
         measure_place(name, stride, batch, repeats=options.repeats)
-        for name in LAST_STAGES
+        for name in names
         for stride in PLACES
         for batch in options.batches
     ]
     setting = {"size": SIZE, "memory_format": "channels_last", "dtype": "float32", "repeats": options.repeats}
-    result = {"environment": describe_environment(), "setting": setting, "rows": rows, "places": places}
-    write_atomic(options.out, json.dumps(result, indent=2) + "\n")
+    result = {"environment": describe_environment(seeds=[0]), "setting": setting, "rows": rows, "places": places}
+    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
     print(render_table(rows))
     for row in places:
         print(row)
@@ -97,18 +100,6 @@ def measure_place(name: str, stride: int, batch: int, *, repeats: int) -> dict[s
     return {**row, **summarize(time_in_turn(calls, repeats), "trunk")}
 
 
-def summarize(seconds: Mapping[str, list[float]], reference: str) -> dict[str, Any]:
-    """Return medians in ms and, but for the reference, ratios to it within each repeat."""
-    row: dict[str, Any] = {}
-    for call, times in seconds.items():
-        row[f"{call}_ms"] = round(1000 * statistics.median(times), 3)
-        if call != reference:
-            ratios = [mine / theirs for mine, theirs in zip(times, seconds[reference], strict=True)]
-            row[f"{call}_ratio"] = round(statistics.median(ratios), 4)
-            row[f"{call}_ratio_range"] = [round(min(ratios), 4), round(max(ratios), 4)]
-    return row
-
-
 def make_calls(black_box: nn.Module, stage: str, images: torch.Tensor) -> Calls:
     """Return the three things to time, by name."""
     model = convert(black_box, images=images[:1])
@@ -126,19 +117,6 @@ def make_calls(black_box: nn.Module, stage: str, images: torch.Tensor) -> Calls:
             return model.evidence(images)
 
     return {"forward": forward, "evidence": evidence, "grad_cam": lambda: cam(images, targets)}
-
-
-def time_in_turn(calls: Calls, repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each call in each repeat, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + 1):
-        # Every other round backwards, so that none always follows the same other.
-        for name, call in list(calls.items())[:: 1 if repeat % 2 else -1]:
-            started = time.perf_counter()
-            call()
-            if repeat:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
 
 
 def render_table(rows: Sequence[dict[str, Any]]) -> str:

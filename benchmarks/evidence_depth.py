@@ -44,7 +44,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="the result is then not written")
     parser.add_argument("--arms", nargs="+", default=None, help="names of models; the result is then not written")
     options = parser.parse_args()
-    result: dict[str, Any] = {"environment": describe_environment(), "windows": list(WINDOWS), "images": {}}
+    result: dict[str, Any] = {
+        "environment": describe_environment(seeds=sorted({seed for plan in PLANS.values() for seed in plan.seeds})),
+        "windows": list(WINDOWS),
+        "images": {},
+    }
     for name in options.data:
         plan = PLANS[name]
         arms = [arm for arm in plan.arms if options.arms is None or arm.name in options.arms]

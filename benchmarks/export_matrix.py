@@ -9,7 +9,6 @@ that a backend generates code for it. A failure is an entry with its reason. Wri
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 from environment import PACKAGES, describe_environment
+from options import choose_out, create_parser
 from torch import Tensor, nn
 
 from softcam.backbones import create_black_box
@@ -85,13 +85,13 @@ CASES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("names", nargs="*", help="networks whose rows to measure again; default: all")
-    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    kept = read_rows(options.out) if options.names else {}
+    out = choose_out(options, RESULT)
+    kept = read_rows(out) if options.names else {}
     rows = []
-    for case in CASES:
+    for case in CASES[:1] if options.quick else CASES:
         if not options.names or case.name in options.names:
             rows.append(measure(case))
             print(f"{case.name}: {rows[-1]['seconds']:.1f} s", file=sys.stderr)
@@ -106,10 +106,8 @@ def main() -> None:
         "tolerance": TOLERANCE,
         "compile_backend": "eager",
     }
-    environment = describe_environment((*PACKAGES, *WRITERS))
-    write_atomic(
-        options.out, json.dumps({"environment": environment, "setting": setting, "rows": rows}, indent=2) + "\n"
-    )
+    environment = describe_environment((*PACKAGES, *WRITERS), seeds=[SEED])
+    write_atomic(out, json.dumps({"environment": environment, "setting": setting, "rows": rows}, indent=2) + "\n")
     print(render_table(rows))
 
 

@@ -10,7 +10,6 @@ left out (`pip install --no-deps quantus cachetools`). Writes `benchmarks/result
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from environment import PACKAGES, describe_environment
-from evidence_cost import summarize, time_in_turn
 from numpy.typing import NDArray
+from options import choose_out, create_parser
 from pytorch_grad_cam.metrics.perturbation_confidence import PerturbationConfidenceMetric, RemoveMostRelevantFirst
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from timing import summarize, time_in_turn
 from torch import Tensor, nn
 
 from softcam.backbones import create_black_box
@@ -43,6 +43,7 @@ from softcam.metrics import (
 
 RESULT = Path(__file__).parent / "results" / "metric_speed.json"
 THREADS = 2
+SIZES = {"images": (64, 4), "road_images": (4, 1), "size": (224, 64), "repeats": (5, 1)}
 BACKBONE = "timm:tf_efficientnet_lite0"
 # Points of a curve, between which a sixteenth of the pixels is removed; Quantus wants a whole number of pixels.
 POINTS = 16
@@ -93,24 +94,27 @@ class Setting:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--road-images", type=int, default=4, help="images for ROAD, of which peers solve seconds each")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = create_parser(__doc__)
+    parser.add_argument("--images", type=int, default=None, help="default: 64, or 4 with --quick")
+    parser.add_argument(
+        "--road-images", type=int, default=None, help="images for ROAD, of which peers solve seconds each; default: 4"
+    )
+    parser.add_argument("--size", type=int, default=None, help="default: 224, or 64 with --quick")
+    parser.add_argument("--repeats", type=int, default=None, help="default: 5, or 1 with --quick")
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--backbone", default=BACKBONE)
-    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
+    for name, (whole, small) in SIZES.items():
+        setattr(options, name, getattr(options, name) or (small if options.quick else whole))
     torch.set_num_threads(options.threads)
     many = create_setting(options.backbone, options.images, options.size)
     few = create_setting(options.backbone, options.road_images, options.size)
     cases = [*list_curves(many), *list_road(few), *list_localization(many)]
     rows = [measure(*case, repeats=options.repeats) for case in cases]
-    setting = {name: value for name, value in vars(options).items() if name != "out"}
+    setting = {name: value for name, value in vars(options).items() if name not in ("out", "quick")}
     setting |= {"points": POINTS, "percentages": PERCENTAGES, "dtype": "float32"}
-    result = {"environment": describe_environment((*PACKAGES, "quantus")), "setting": setting, "rows": rows}
-    write_atomic(options.out, json.dumps(result, indent=2) + "\n")
+    result = {"environment": describe_environment((*PACKAGES, "quantus"), seeds=[0]), "setting": setting, "rows": rows}
+    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
     print(render_table(rows))
 
 

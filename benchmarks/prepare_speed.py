@@ -25,14 +25,16 @@ from typing import Any
 
 import numpy as np
 from environment import describe_environment
+from options import choose_out, create_parser
 from PIL import Image, ImageFilter
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
 from softcam.data.sources import PreparationSettings, prepare_download
+from softcam.files import write_atomic
 
-COUNTS = (200, 800)
+COUNTS, QUICK_COUNTS = (200, 800), (8, 16)
 SIDE, SIZE = 1024, 512
 LEAST_RATE, MOST_GROWTH = 60.0, 1.1
 RESULT = Path(__file__).parent / "results" / "prepare_speed.json"
@@ -144,10 +146,11 @@ def measure(root: Path, count: int, workers: int) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def main(options: argparse.Namespace) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts, kinds = (QUICK_COUNTS, [1]) if options.quick else (COUNTS, sorted({1, cores}))
     with tempfile.TemporaryDirectory() as name:
-        runs = [measure(Path(name), count, workers) for count in COUNTS for workers in sorted({1, cores})]
+        runs = [measure(Path(name), count, workers) for count in counts for workers in kinds]
     single = [run for run in runs if run["workers"] == 1]
     growth = max(
         runs[-1 - offset]["peak_mib"] / runs[len(runs) // 2 - 1 - offset]["peak_mib"]
@@ -156,7 +159,7 @@ def main() -> int:
     rate = single[-1]["per_second_and_core"]
     result = {
         "command": "python benchmarks/prepare_speed.py",
-        "environment": describe_environment(("pydicom", "pylibjpeg", "pillow", "numpy", "pandas")),
+        "environment": describe_environment(("pydicom", "pylibjpeg", "pillow", "numpy", "pandas"), seeds=range(8)),
         "side": SIDE,
         "size": SIZE,
         "runs": runs,
@@ -166,17 +169,17 @@ def main() -> int:
         "most": MOST_GROWTH,
         "passed": rate >= LEAST_RATE and growth <= MOST_GROWTH,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
-    return 0 if result["passed"] else 1
+    # A few images say nothing about rates.
+    return 0 if result["passed"] or options.quick else 1
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         run_child(Path(options.child[0]), Path(options.child[1]), int(options.child[2]))
     else:
-        sys.exit(main())
+        sys.exit(main(options))

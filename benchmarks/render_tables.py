@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import scaling_tables
 import study_tables
 
 from softcam.attribution import get_method
@@ -60,6 +61,9 @@ def main() -> int:
             "depth-cost": render_depth_cost,
         },
         "docs/explanation/study.md": list_study(),
+        "docs/explanation/scaling.md": scaling_tables.list_tables(
+            read("scaling") if (RESULTS / "scaling.json").is_file() else None
+        ),
         "docs/explanation/conversion.md": {
             "fine-tuning": render_fine_tuning,
             "conversion-cost": render_conversion_cost,

@@ -47,7 +47,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    result: dict[str, Any] = {"environment": describe_environment(), "seeds": list(SEEDS), "bearable": BEARABLE}
+    result: dict[str, Any] = {
+        "environment": describe_environment(seeds=SEEDS),
+        "seeds": list(SEEDS),
+        "bearable": BEARABLE,
+    }
     for data in options.data:
         studies = [Models(data, options.work, seed) for seed in options.seeds]
         result[data] = summarize(studies)

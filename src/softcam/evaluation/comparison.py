@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from softcam.evaluation.predictions import Predictions, Progress
 from softcam.evaluation.rounds import Engines, Round, Scores
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subsamples import draw_stratified
-from softcam.evaluation.truth import read_findings
+from softcam.evaluation.truth import has_truth, read_findings
 from softcam.metrics import count_patches, holm, paired_bootstrap
 
 REFERENCE = "evidence"
@@ -113,24 +113,24 @@ def compare_methods(
     chosen = among[draw_stratified(strata[among], settings.explained, seed=settings.seed)]
     slow = chosen[draw_stratified(strata[chosen], settings.explained_slowly, seed=settings.seed)]
     rows = [int(row) for row in predictions.rows[chosen]]
-    findings = read_findings(manifest, rows, models.preprocessing)
-    metrics = list_metrics(settings, located=bool(findings.truth))
+    located = has_truth(manifest, rows)
+    metrics = list_metrics(settings, located=located)
     # Methods of cost "many" explain a part of the images.
     wanted = {"many": np.isin(chosen, slow)}
     everything = np.ones(len(chosen), dtype=np.bool_)
     table = [Scores(entry, wanted.get(entry.method.cost, everything), metrics, settings) for entry in entries]
-    engines = Engines(models.networks, settings.engine)
     done, steps = 0, -(-len(rows) // settings.batch_size) * len(table)
-    place = {row: position for position, row in enumerate(rows)}
-    labels = manifest.targets.astype(np.int64)
-    for batch in read_batches(manifest, rows, models.preprocessing, batch_size=settings.batch_size):
-        places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
-        current = Round(models, engines, batch, settings, findings, torch.from_numpy(labels[batch.rows]))
+    failures, known = list[Failure](), False
+    for places, current in _read_rounds(models, manifest, rows, settings, located=located):
+        failures += current.findings.failures
+        known = known or bool(current.findings.truth)
         for scores in table:
             current.explain(scores, places, kept)
             done += 1
             if progress is not None:
                 progress("explain", done, steps)
+    if located and not known:
+        metrics = _forget_localization(table, settings)
     groups = None if predictions.patients is None else predictions.patients[chosen]
     return Comparison(
         benchmark=_tabulate(table, metrics, groups, settings),
@@ -141,8 +141,32 @@ def compare_methods(
         undefined={scores.entry.name: scores.reason for scores in table if scores.reason},
         images=chosen,
         slow_images=slow,
-        failures=findings.failures,
+        failures=tuple(failures),
     )
+
+
+def _read_rounds(
+    models: Contestants, manifest: Manifest, rows: Sequence[int], settings: EvaluationSettings, *, located: bool
+) -> Iterator[tuple[Indices, Round]]:
+    """Yield the places of a batch's images among all rows, and the round in which all methods explain them.
+
+    Images, findings and maps live as long as their round: memory does not depend on the number of rows.
+    """
+    engines, labels = Engines(models.networks, settings.engine), manifest.targets.astype(np.int64)
+    side = models.preprocessing.size if located else None
+    place = {row: position for position, row in enumerate(rows)}
+    for batch in read_batches(manifest, rows, models.preprocessing, batch_size=settings.batch_size):
+        findings = read_findings(manifest, batch.rows, models.preprocessing, side=side)
+        places = np.asarray([place[int(row)] for row in batch.rows], dtype=np.int64)
+        yield places, Round(models, engines, batch, settings, findings, torch.from_numpy(labels[batch.rows]))
+
+
+def _forget_localization(table: Sequence[Scores], settings: EvaluationSettings) -> dict[str, str]:
+    """Drop the columns of localisation, as not one of the masks could be read, and return the metrics that are left."""
+    metrics = list_metrics(settings)
+    for scores in table:
+        scores.values = {name: values for name, values in scores.values.items() if name in metrics}
+    return metrics
 
 
 def _of_labels(predictions: Predictions, classes: Sequence[str], labels: Sequence[str]) -> Indices:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from softcam.data.manifest import Manifest
+from softcam.errors import RunError
 from softcam.evaluation.classification import summarize
 from softcam.evaluation.images import read_batches
 from softcam.evaluation.labels import Floats, to_strata
@@ -17,7 +20,8 @@ from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Predictions
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subsamples import draw_stratified
-from softcam.metrics import context_swap_change, effective_receptive_field, near_zero_share
+from softcam.metrics import effective_receptive_field, near_zero_share
+from softcam.metrics.locality import measure_changes, scale_changes
 from softcam.nn import SoftCAM
 
 
@@ -51,6 +55,13 @@ class Question:
         if self.rivals is None:
             return evidence.map_of(self.classes[rows])
         return evidence.margin(self.classes[rows], against=self.rivals[rows])
+
+    def split(self) -> Iterator[Question]:
+        """Yield the same question of each batch of the images."""
+        for start in range(0, len(self.images), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            rivals = None if self.rivals is None else self.rivals[rows]
+            yield replace(self, images=self.images[rows], classes=self.classes[rows], rivals=rivals)
 
     def all_maps(self, images: Tensor) -> Tensor:
         """Return maps (N, h, w) without gradients, batch by batch."""
@@ -106,25 +117,42 @@ def measure_locality(question: Question, *, windows: Sequence[int], seed: int) -
         windows: Sides in pixels of the windows around the cell.
         seed: Seed of the pairs of images.
     """
-    images, size = question.images, question.batch_size
+    others = question.images.roll(choose_shift(len(question.images), seed), 0)
+    return join_batches(zip(question.split(), torch.split(others, question.batch_size), strict=True), windows=windows)
+
+
+def choose_shift(count: int, seed: int) -> int:
+    """Return by how many places images are shifted against those that surround them, from 1 to `count` - 1."""
+    return 1 + int(torch.randint(count - 1, (1,), generator=torch.Generator().manual_seed(seed)))
+
+
+def join_batches(batches: Iterable[tuple[Question, Tensor]], *, windows: Sequence[int]) -> Locality:
+    """Measure batch by batch; of each, a few numbers per image are kept.
+
+    Args:
+        batches: At least one question of a batch, with the images (N, C, H, W) that surround its own.
+        windows: Sides in pixels of the windows around the cell.
+    """
+    parts = [_measure_batch(question, others, windows) for question, others in batches]
+    replaced, changes, fields, near_zero, shares = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return Locality(
+        receptive_field=fields.numpy(),
+        context_swap=scale_changes(replaced, changes).numpy(),
+        near_zero_share=near_zero.numpy(),
+        windows=tuple(windows),
+        shares=shares.numpy(),
+    )
+
+
+def _measure_batch(question: Question, others: Tensor, windows: Sequence[int]) -> tuple[Tensor, ...]:
+    images = question.images
     maps = question.all_maps(images)
     cells = find_busiest(maps)
-    shift = 1 + int(torch.randint(len(images) - 1, (1,), generator=torch.Generator().manual_seed(seed)))
-    swapped = context_swap_change(question.all_maps, images, images.roll(shift, 0), cells, windows=tuple(windows))
-    fields = [
-        effective_receptive_field(
-            lambda part, start=start: question.maps(part, start),  # type: ignore[misc]
-            images[start : start + size],
-            cells[start : start + size],
-        )
-        for start in range(0, len(images), size)
-    ]
-    return Locality(
-        receptive_field=torch.cat(fields).numpy(),
-        context_swap=swapped.numpy(),
-        near_zero_share=near_zero_share(maps).cpu().numpy(),
-        windows=tuple(windows),
-        shares=share_scales(question),
+    return (
+        *measure_changes(question.all_maps, images, others, cells, windows=windows),
+        effective_receptive_field(question.maps, images, cells),
+        near_zero_share(maps).cpu(),
+        torch.from_numpy(share_scales(question)),
     )
 
 
@@ -172,14 +200,43 @@ def describe_locality(
     chosen = draw_stratified(to_strata(predictions.targets), settings.located, seed=settings.seed)
     if len(chosen) < 2:
         return {}
-    rows = [int(row) for row in predictions.rows[chosen]]
-    batches = read_batches(manifest, rows, models.preprocessing, batch_size=settings.batch_size)
-    images = models.to_device(torch.cat([batch.images for batch in batches]))
-    targets = torch.from_numpy(predictions.targets[chosen])
-    question = ask(models.softcam, images, targets, batch_size=settings.batch_size)
-    windows = settings.window_sides(models.preprocessing.size)
-    found = measure_locality(question, windows=windows, seed=settings.seed)
-    groups = None if predictions.patients is None else predictions.patients[chosen]
+    targets = dict(zip(predictions.rows[chosen].tolist(), torch.from_numpy(predictions.targets[chosen]), strict=True))
+    windows, measured = settings.window_sides(models.preprocessing.size), list[int]()
+    found = join_batches(_ask_batches(models, manifest, targets, settings, measured), windows=windows)
+    return _summarize(found, predictions, np.isin(predictions.rows, measured), settings)
+
+
+def _ask_batches(
+    models: Contestants,
+    manifest: Manifest,
+    targets: Mapping[int, Tensor],
+    settings: EvaluationSettings,
+    measured: list[int],
+) -> Iterator[tuple[Question, Tensor]]:
+    """Yield questions of images with those that surround them, and note which; only one batch is in memory."""
+    rows, size = list(targets), settings.batch_size
+    around = dict(zip(rows, np.roll(rows, choose_shift(len(rows), settings.seed)).tolist(), strict=True))
+    streams = (
+        read_batches(manifest, part, models.preprocessing, batch_size=size) for part in (rows, [*around.values()])
+    )
+    for batch, others in zip(*streams, strict=True):
+        place = {int(row): position for position, row in enumerate(others.rows)}
+        both = [position for position, row in enumerate(batch.rows.tolist()) if around[row] in place]
+        chosen = batch.rows[both].tolist()
+        if not chosen:
+            continue
+        measured += chosen
+        asked = torch.stack([targets[row] for row in chosen])
+        surround = models.to_device(others.images[[place[around[row]] for row in chosen]])
+        yield ask(models.softcam, models.to_device(batch.images[both]), asked, batch_size=size), surround
+    if not measured:
+        raise RunError("Expected the images of the evaluation to stay where they are, but none could be read again.")
+
+
+def _summarize(
+    found: Locality, predictions: Predictions, measured: NDArray[np.bool_], settings: EvaluationSettings
+) -> dict[str, Any]:
+    groups = None if predictions.patients is None else predictions.patients[measured]
 
     def interval(values: Floats) -> dict[str, Any]:
         return summarize(values, groups, settings)._asdict()
@@ -188,8 +245,8 @@ def describe_locality(
     return {
         "receptive_field": interval(found.receptive_field),
         "context_swap": {
-            str(side): interval(column) for side, column in zip(windows, found.context_swap.T, strict=True)
+            str(side): interval(column) for side, column in zip(found.windows, found.context_swap.T, strict=True)
         },
         "scales": [interval(column) for column in found.shares.T] if several else [],
-        "images": len(rows),
+        "images": len(found.receptive_field),
     }

@@ -73,6 +73,37 @@ def context_swap_change(
 
     Reference: defined here; Brendel & Bethge 2019, ICLR, for evidence that is local by construction.
     """
+    return scale_changes(*measure_changes(maps, images, others, cells, windows=windows))
+
+
+def scale_changes(replaced: Tensor, changes: Tensor) -> Tensor:
+    """Return changes in units of the mean change if everything is replaced, (N, W); NaN if that is 0.
+
+    Args:
+        replaced: (N,) how much a cell changes if everything is replaced.
+        changes: (N, W) how much it changes if everything outside of a window is.
+    """
+    reference = replaced.mean()
+    return (changes / reference).masked_fill(reference == 0, torch.nan)
+
+
+def measure_changes(
+    maps: MapFunction, images: Tensor, others: Tensor, cells: Tensor, *, windows: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return how much a cell changes, (N,) if everything and (N, W) if all outside of a window is from another image.
+
+    In the units of the maps, float64 on the CPU: what `context_swap_change` scales, for images that come in batches.
+
+    Args:
+        maps: As for `context_swap_change`, like all others.
+        images: (N, C, H, W).
+        others: (N, C, H, W).
+        cells: (N, 2).
+        windows: Sides in pixels.
+
+    Raises:
+        ValueError: As `context_swap_change`.
+    """
     if images.shape != others.shape or images.ndim != 4:
         raise ValueError(f"Expected `others` to be images {tuple(images.shape)}, but got {tuple(others.shape)}.")
     if min(windows, default=0) < 1:
@@ -86,9 +117,7 @@ def context_swap_change(
             inside = _windows(cells, found.shape[1:], images.shape[2:], window).to(images.device)
             mixed = torch.where(inside[:, None], images, others)
             changes.append((_pick(maps(mixed), cells, len(images)) - before).abs())
-    reference = replaced.mean()
-    change = torch.stack(changes, dim=1) / reference
-    return change.masked_fill(reference == 0, torch.nan).cpu()
+    return replaced.cpu(), torch.stack(changes, dim=1).cpu()
 
 
 def _pick(maps: Tensor, cells: Tensor, count: int) -> Tensor:
