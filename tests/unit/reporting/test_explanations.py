@@ -24,7 +24,9 @@ from softcam.errors import IdentityError, RunError
 from softcam.imaging import Geometry, Preprocessing, decode_image, image_from_array, overlay
 from softcam.nn import convert
 from softcam.predict import Prediction, Predictor
-from softcam.reporting.explanations import ExplainSummary, draw_overlay, explain
+from softcam.reporting.explanations import ExplainSummary, explain
+from softcam.reporting.inputs import Reading
+from softcam.reporting.overlays import draw_overlay
 from softcam.reporting.products import Products
 
 
@@ -187,7 +189,8 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, images: Path, monkeypatc
         ({"predictor": lambda: make_predictor(preprocessing=Preprocessing(size=40))}, "its model differ"),
         ({"products": Products(overlays=False)}, "its arguments differ"),
         ({"products": Products(limit=1.0)}, "its arguments differ"),
-        ({"frames": 2}, "its arguments differ"),
+        ({"reading": Reading(2)}, "its arguments differ"),
+        ({"reading": Reading(draft=True)}, "its arguments differ"),
         ({"inputs": lambda folder: [folder / "000.png"]}, "its inputs differ"),
     ],
 )
@@ -244,7 +247,7 @@ def test_refuses_a_scale_that_is_none(limit: float) -> None:
 @pytest.mark.parametrize("frames", [0, -1, "all", 1.5])
 def test_refuses_frames_that_are_none(tmp_path: Path, images: Path, predictor: Predictor, frames: Any) -> None:
     with pytest.raises(ValueError, match="`frames` to be 'each' or a whole number of at least 1"):
-        explain(predictor, [images], tmp_path / "out", frames=frames)
+        explain(predictor, [images], tmp_path / "out", reading=Reading(frames))
 
 
 def test_one_path_is_enough(tmp_path: Path, images: Path, predictor: Predictor) -> None:
@@ -295,10 +298,10 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
 @pytest.mark.parametrize(
     ("name", "at"),
     [
-        *(("write_atomic", at) for at in (1, 4, 8, 9)),
-        *(("atomic_path", at) for at in (1, 5, 8, 9, 10)),
-        *(("_make_row", at) for at in (1, 4, 8)),
-        ("_write_tables", 1),
+        *(("write_atomic", at) for at in (1, 4, 8, 13, 16, 17)),
+        *(("encode_evidence", at) for at in (1, 5, 8)),
+        *(("make_row", at) for at in (1, 4, 8)),
+        ("write_tables", 1),
         ("_take_over", 1),
     ],
 )
