@@ -31,6 +31,7 @@ bench: $(VENV)/.dev ## Measure speed and memory again, into benchmarks/results/
 	$(BIN)/python benchmarks/conversion_cost.py
 	$(BIN)/python benchmarks/evidence_cost.py
 	$(BIN)/python benchmarks/explain_memory.py
+	$(BIN)/python benchmarks/explain_speed.py
 	$(BIN)/python benchmarks/export_matrix.py
 	$(BIN)/python benchmarks/metric_speed.py
 	$(BIN)/python benchmarks/evaluation_speed.py

@@ -7,7 +7,7 @@ converted. `softcam explain --no-overlays` runs in a process of its own, as a us
 Before and after each run, the network alone is timed in a process of its own on tensors that were prepared from the
 same images, so that a slow moment of the machine is seen. The rate is that of the run's own clock in `run.json`, from
 its journal to its tables; start-up is measured apart, by explaining one image. Stages are timed one by one, on one
-core. Writes `benchmarks/results/explain_speed.json`.
+core; threads and processes that only read take turns. Writes `benchmarks/results/explain_speed.json`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import inspect
 import io
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -23,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,7 @@ SIDE, BATCH, CLASSES = 1024, 8, 1000
 COUNT, QUICK_COUNT = 2000, 96
 BARE_BATCHES, QUICK_BARE_BATCHES = 24, 6
 DRAWINGS = 24
+WORKERS = 2
 LEAST_SHARE, LONGEST_START = 0.9, 5.0
 MODEL = "timm:resnet50"
 RESULT = Path(__file__).parent / "results" / "explain_speed.json"
@@ -52,9 +55,8 @@ RESULT = Path(__file__).parent / "results" / "explain_speed.json"
 def draw(seed: int) -> np.ndarray:
     """Draw coloured fields of several sizes and grain, whose JPEG is about as large as that of a photograph."""
     generator = np.random.default_rng(seed)
-    layers = [(12, 90, 3), (96, 40, 3), (512, 24, 3)]
     mixed = np.full((SIDE, SIDE, 3), 128.0)
-    for cells, strength, _ in layers:
+    for cells, strength in ((12, 90), (96, 40), (512, 24)):
         noise = Image.fromarray(generator.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
         smooth = noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1))
         mixed += (np.asarray(smooth, np.float64) - 128) * (strength / 128)
@@ -168,6 +170,30 @@ def time_stages(root: Path) -> dict[str, float]:
     }
 
 
+def compare_readers(root: Path, rounds: int = 3) -> dict[str, float]:
+    """Return how many images per second threads and processes decode and resize, taking turns."""
+    preprocessing = Predictor(root / "model", batch_size=1).preprocessing
+    paths = sorted((root / "images").iterdir())[: 4 * DRAWINGS]
+    read = partial(_read, preprocessing=preprocessing)
+    rates: dict[str, list[float]] = {}
+    with (
+        ThreadPoolExecutor(1) as one,
+        ThreadPoolExecutor(WORKERS) as threads,
+        ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as processes,
+    ):
+        pools = {"1 thread": one, f"{WORKERS} threads": threads, f"{WORKERS} processes": processes}
+        list(processes.map(read, paths[:WORKERS]))  # they start here
+        for name, pool in list(pools.items()) * rounds:
+            started = time.perf_counter()
+            list(pool.map(read, paths))
+            rates.setdefault(name, []).append(len(paths) / (time.perf_counter() - started))
+    return {name: round(statistics.median(values), 1) for name, values in rates.items()}
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    return preprocessing(decode_image(path))[0].numpy()
+
+
 def _decode_reduced(content: bytes, preprocessing: Preprocessing) -> object:
     return decode_image(content, least_side=preprocessing.least_side)
 
@@ -188,7 +214,8 @@ def measure_all(root: Path, plan: argparse.Namespace) -> dict[str, Any]:
     start = time_start(root, backend)
     kinds = {"every pixel": backend, "draft": [*backend, "--draft"]}
     runs = [measure(root, name, flags, plan) for name, flags in kinds.items() if plan.only in (None, name)]
-    return {"image_bytes": size, "start_up_seconds": start, "runs": runs, "stages_ms": time_stages(root)}
+    costs = {"stages_ms": time_stages(root), "readers_per_second": compare_readers(root)}
+    return {"image_bytes": size, "start_up_seconds": start, "runs": runs, **costs}
 
 
 def main(plan: argparse.Namespace) -> int:
