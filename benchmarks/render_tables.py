@@ -54,6 +54,7 @@ def main() -> int:
         "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
         "docs/how-to/train-at-scale.md": {"training-speed": render_training_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
+        "docs/how-to/speed.md": {"explain-speed": render_explain_speed, "explain-memory": render_explain_memory},
         "docs/explanation/evidence-depth.md": {
             "lesions": render_lesions,
             "peers": render_peers,
@@ -486,6 +487,34 @@ def render_evaluation_speed() -> str:
         f"| {row['engine']} | {row['images']} | {row['seconds'] / 60:.1f} | {row['stages']['explain'] / 60:.1f} "
         f"| {row['peak_gib']:.1f} GiB |"
         for row in result["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render_explain_speed() -> str:
+    """Return the rates of whole runs and the costs of their steps; nothing before they were measured."""
+    if not (RESULTS / "explain_speed.json").is_file():
+        return ""
+    result = read("explain_speed")
+    lines = ["| run | backend | images | per second | the network alone | share |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {row['backend']} | {row['images']} | {row['per_second']:.1f} "
+        f"| {statistics.mean(row['bare_per_second']):.1f} | {100 * row['share']:.0f} % |"
+        for row in result["runs"]
+    ]
+    lines += ["", "| step, one core | ms per image |", "|---|---|"]
+    lines += [f"| {name} | {value:.1f} |" for name, value in result["stages_ms"].items()]
+    lines += ["", "| decoding and resizing by | images per second |", "|---|---|"]
+    lines += [f"| {name} | {value:.0f} |" for name, value in result["readers_per_second"].items()]
+    start = statistics.median(result["start_up_seconds"])
+    return "\n".join([*lines, "", f"From the command to the end of a run of one image: {start:.1f} s."]) + "\n"
+
+
+def render_explain_memory() -> str:
+    result = read("explain_memory")
+    lines = ["| images | before | largest |", "|---|---|---|"]
+    lines += [
+        f"| {row['images']} | {row['loaded_mib']:.0f} MiB | {row['peak_mib']:.0f} MiB |" for row in result["runs"]
     ]
     return "\n".join(lines) + "\n"
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, name_flushed: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it is flushed to disk and renamed, on failure removed.
 
     Args:
         path: The final name. Its folder is created if needed.
+        name_flushed: Whether to wait until the name is on disk as well. For many files that a later one refers to it is
+            enough to call `flush_folder` once before that one is written.
 
     Yields:
         A name in the same folder and with the same suffix, to be written by the caller.
@@ -27,19 +29,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        if name_flushed:
+            flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, name_flushed: bool = True) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
     Args:
         path: The final name. Its folder is created if needed.
         content: Bytes, or text that is written as UTF-8.
+        name_flushed: As for `atomic_path`.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path, name_flushed=name_flushed) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -58,6 +62,11 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the names of the files in a folder are on disk."""
+    _flush(folder)
 
 
 def flush_disks() -> None:
@@ -113,7 +122,7 @@ def atomic_files(path: Path) -> Iterator[Path]:
             _flush(file)
         for file in files:
             file.replace(path.with_name(file.name))
-        _flush(path.parent)
+        flush_folder(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -129,6 +129,21 @@ def test_explain_names_bad_inputs_and_goes_on(runs: Path, tmp_path: Path) -> Non
     assert len(list((tmp_path / "out" / "overlays").rglob("*.png"))) == 2
 
 
+def test_explain_in_draft_and_where_nothing_can_be_written(runs: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    (tmp_path / "inputs").mkdir()
+    Image.fromarray(noise).resize((600, 600)).save(tmp_path / "inputs" / "a.jpg")
+    command = ["explain", runs / "softcam" / "model", tmp_path / "inputs"]
+    done = run(*command, "--out", tmp_path / "out", "--draft", "--json")
+    assert (done.returncode, json.loads(done.stdout)["done"]) == (0, 1), done.stderr
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["draft"] is True
+    bad = run(*command, "--out", tmp_path / "inputs" / "a.jpg" / "out")
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("softcam: Expected ")
+    assert bad.stderr.count("\n") == 1
+    assert "to take the results, but not a directory" in bad.stderr
+
+
 def test_explain_takes_archives_and_frames_of_dicom(runs: Path, tmp_path: Path) -> None:
     pydicom = pytest.importorskip("pydicom", reason="DICOM comes with the extra `dicom`")
     files = Path(pydicom.__file__).parent / "data" / "test_files"

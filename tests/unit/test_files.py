@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from softcam.files import atomic_folder, atomic_path, digest_file, write_atomic
+from softcam.files import atomic_folder, atomic_path, digest_file, flush_folder, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,21 @@ def test_digest(tmp_path: Path) -> None:
     assert digest_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     path.write_bytes(os.urandom(3_000_000))
     assert digest_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name_flushed", [True, False])
+def test_the_content_is_flushed_before_the_name_and_the_folder_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name_flushed: bool
+) -> None:
+    flushed: list[tuple[str, bool]] = []
+    path = tmp_path / "a.txt"
+
+    def note(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        flushed.append(("folder" if name == tmp_path.name else "file", path.exists()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_atomic(path, "text", name_flushed=name_flushed)
+    assert flushed == [("file", False), ("folder", True)][: 2 if name_flushed else 1]
+    flush_folder(tmp_path)
+    assert flushed[-1] == ("folder", True)

@@ -17,7 +17,7 @@ from softcam.bundle.describe import describe
 from softcam.bundle.weights import WEIGHTS_NAME, collect_weights, fill, fingerprint, read_weights, refuse_pickle
 from softcam.errors import BundleError, UnsupportedModelError
 from softcam.files import atomic_folder, write_atomic
-from softcam.nn import ConversionReport, Features, SoftCAM, convert
+from softcam.nn import ConversionReport, Features, SoftCAM, convert, rebuild
 
 Task = Literal["multiclass", "multilabel", "ordinal"]
 FILES = frozenset({WEIGHTS_NAME, CONFIG_NAME, CARD_NAME})
@@ -86,15 +86,12 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> SoftCAM:
     config, weights = _read(path, kind="softcam", other="load_black_box")
     network = _build(config) if model is None else model
     report = None if config.conversion is None else ConversionReport.from_dict(config.conversion)
-    converted = convert(
-        network,
-        num_classes=len(config.classes),
-        images=None if report is None else _probe_images(network, report, whole=config.architecture is None),
-        multi_label=config.task == "multilabel",
-        certify=False,
-        **({} if report is None else report.arguments),
-    )
-    if report is not None:
+    options: dict[str, Any] = {"num_classes": len(config.classes), "multi_label": config.task == "multilabel"}
+    if report is None:
+        converted = convert(network, certify=False, **options)
+    else:
+        images = _probe_images(network, report, whole=config.architecture is None)
+        converted = rebuild(network, report, images=images, **options)
         _restore(converted, report)
     fill(converted, weights)
     return converted.eval()

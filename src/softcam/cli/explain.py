@@ -30,6 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images per forward pass")
     parser.add_argument("--device", type=str, default=None, help="torch device, such as cpu or cuda")
+    parser.add_argument(
+        "--draft", action="store_true", help="decode large JPEGs at a part of their size: faster, slightly other pixels"
+    )
     parser.add_argument("--no-overlays", action="store_true", help="write no pictures")
     parser.add_argument("--no-arrays", action="store_true", help="write no evidence arrays")
     parser.add_argument(
@@ -50,9 +53,10 @@ def run(options: Any) -> int:
     from softcam.bundle import find_bundle
     from softcam.predict import Predictor
     from softcam.reporting.explanations import explain
+    from softcam.reporting.inputs import Reading
     from softcam.reporting.products import Further, Products
 
-    frames = _read_frames(options.frames)
+    reading = Reading(_read_frames(options.frames), draft=options.draft)
     bundle = find_bundle(options.model)
     predictor = Predictor(bundle, batch_size=options.batch_size, device=options.device)
     writer = _create_writer(options, bundle, predictor.fingerprint)
@@ -62,7 +66,7 @@ def run(options: Any) -> int:
         further=None if writer is None else Further("dicom", writer.arguments, partial(_write_objects, writer)),
     )
     with progress() as report:
-        summary = explain(predictor, options.paths, options.out, products=products, frames=frames, progress=report)
+        summary = explain(predictor, options.paths, options.out, products=products, reading=reading, progress=report)
     counts = {"done": summary.done, "failed": summary.failed, "out": str(options.out)}
     objects = None if writer is None else writer.finish()
     if objects is not None:

@@ -57,6 +57,9 @@ class DecodedImage:
         digest: SHA-256 of the file's bytes, or of the pixels of an array, in hexadecimal.
         spacing: Distance of pixels in millimetres, between rows and between columns; None where the file has none.
         frame: Which image of a file that holds several, counted from 1; None where it holds one.
+        reduction: How many pixels of the original, along each axis, one of `pixels` stands for: 1, or 2, 4 or 8 where a
+            JPEG was decoded at a part of its size.
+        original_size: Height and width of the upright original; default: those of `pixels`.
     """
 
     pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -64,6 +67,8 @@ class DecodedImage:
     digest: str
     spacing: tuple[float, float] | None = None
     frame: int | None = None
+    reduction: int = 1
+    original_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         # A slice is made contiguous here, once, rather than at every resize.
@@ -71,13 +76,18 @@ class DecodedImage:
         self.pixels.setflags(write=False)
 
     @property
+    def full_size(self) -> tuple[int, int]:
+        """Height and width of the upright original in pixels."""
+        return self.original_size or (self.height, self.width)
+
+    @property
     def height(self) -> int:
-        """Height of the upright image in pixels."""
+        """Height of `pixels`: that of the upright original where `reduction` is 1."""
         return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        """Width of the upright image in pixels."""
+        """Width of `pixels`: that of the upright original where `reduction` is 1."""
         return int(self.pixels.shape[1])
 
     def to_float(self) -> npt.NDArray[np.float32]:

@@ -19,6 +19,7 @@ from softcam.imaging.records import read_record
 
 Fit = Literal["shorter", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
+Pixels = npt.NDArray[np.float32]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -74,17 +75,23 @@ class Preprocessing:
         _check_window(self.size, self.crop_fraction)
         _check_statistics(self.mean, self.std, self.channels)
 
+    @property
+    def least_side(self) -> int:
+        """Shorter side, in pixels, to which an image may be reduced before: two pixels for each one of the input."""
+        return math.ceil(2 * self.size / self.crop_fraction)
+
     def __call__(self, image: DecodedImage) -> tuple[Tensor, Geometry]:
         """Resize and normalise.
 
         Args:
-            image: The decoded original.
+            image: The decoded original, which may have been reduced while it was decoded.
 
         Returns:
             The network input (channels, size, size) float32, and where it lies in the original.
         """
-        tensor, geometry = self.resize(image)
-        return self.normalize(tensor), geometry
+        window, geometry = self._see(image)
+        mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        return torch.from_numpy((window - mean) / std), geometry
 
     def resize(self, image: DecodedImage) -> tuple[Tensor, Geometry]:
         """Resample the window without normalising, which is also what to show as "what the network saw".
@@ -92,15 +99,13 @@ class Preprocessing:
         Eight-bit images are resampled as such, 16-bit images in floating point, so that no precision is lost.
 
         Args:
-            image: The decoded original.
+            image: The decoded original, which may have been reduced while it was decoded.
 
         Returns:
             The input (channels, size, size) float32 in [0, 1], and where it lies in the original.
         """
-        geometry = self.locate(image.height, image.width)
-        window = _resample(image.pixels, geometry, _FILTERS[self.interpolation])
-        tensor = torch.from_numpy(window).permute(2, 0, 1)  # (C, S, S)
-        return _with_channels(tensor, self.channels).contiguous(), geometry
+        window, geometry = self._see(image)
+        return torch.from_numpy(window), geometry
 
     def resize_mask(self, mask: npt.NDArray[np.bool_]) -> Tensor:
         """Return ground truth as the network sees it: a pixel belongs to it where it covers any part of it.
@@ -175,6 +180,13 @@ class Preprocessing:
         """
         return read_record(cls, values)
 
+    def _see(self, image: DecodedImage) -> tuple[Pixels, Geometry]:
+        """Return the input (channels, size, size) in [0, 1]; numpy leaves torch's threads to the network."""
+        geometry = self.locate(*image.full_size)
+        left, top, right, bottom = (edge / image.reduction for edge in geometry.view.corners)
+        window = _resample(image.pixels, (left, top, right, bottom), self.size, _FILTERS[self.interpolation])
+        return np.ascontiguousarray(_with_channels(np.moveaxis(window, 2, 0), self.channels)), geometry
+
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
@@ -197,10 +209,11 @@ def _check_statistics(mean: tuple[float, ...], std: tuple[float, ...], channels:
             raise ValueError(f"Expected `{name}` to be {constraint}, but got {values}.")
 
 
-def _resample(pixels: npt.NDArray[Any], geometry: Geometry, resampling: Image.Resampling) -> npt.NDArray[np.float32]:
-    """Return what the network sees as (H, W, C) in [0, 1]."""
-    size = (geometry.input_width, geometry.input_height)
-    box = geometry.view.corners
+def _resample(
+    pixels: npt.NDArray[Any], box: tuple[float, float, float, float], side: int, resampling: Image.Resampling
+) -> Pixels:
+    """Return what the network sees as (side, side, C) in [0, 1]."""
+    size = (side, side)
     if pixels.dtype == np.uint8:
         window = np.atleast_3d(np.asarray(Image.fromarray(pixels).resize(size, resampling, box)))
         return window.astype(np.float32) / np.float32(255)
@@ -210,10 +223,11 @@ def _resample(pixels: npt.NDArray[Any], geometry: Geometry, resampling: Image.Re
     return np.clip(window / np.float32(np.iinfo(pixels.dtype).max), 0, 1)
 
 
-def _with_channels(image: Tensor, channels: int) -> Tensor:
+def _with_channels(window: Pixels, channels: int) -> Pixels:
     """Repeat grey (1, H, W) or weigh RGB (3, H, W) to what the network wants."""
-    if image.shape[0] == channels:
-        return image
+    if len(window) == channels:
+        return window
     if channels == 3:
-        return image.expand(3, -1, -1)
-    return (image * image.new_tensor(_LUMA).view(3, 1, 1)).sum(dim=0, keepdim=True)
+        return np.broadcast_to(window, (3, *window.shape[1:]))
+    weighted: Pixels = window * np.array(_LUMA, np.float32).reshape(3, 1, 1)
+    return np.add.reduce(weighted, axis=0, keepdims=True)

@@ -1,7 +1,7 @@
 """The method: features, class evidence layer, evidence and penalties. Needs torch and nothing else."""
 
 from softcam.nn.build import HeadChoice
-from softcam.nn.convert import convert, input_shape
+from softcam.nn.convert import convert, input_shape, rebuild
 from softcam.nn.evidence import Evidence
 from softcam.nn.features import Features, TimmFeatures, WatchedFeatures
 from softcam.nn.heads import (
@@ -40,6 +40,7 @@ __all__ = [
     "evaluating",
     "input_shape",
     "is_batch_norm",
+    "rebuild",
     "resolve_module",
     "run_from",
     "run_until",

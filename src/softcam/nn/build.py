@@ -57,13 +57,14 @@ def create_features(split: Split, built: Built) -> Features | SeveralFeatures:
     return split.features(built.layout, built.prefix)
 
 
-def build(split: Split, *, head: HeadChoice, exact: bool) -> Built:
+def build(split: Split, *, head: HeadChoice, exact: bool, filled: bool = True) -> Built:
     """Return the class evidence layer that computes what the head computes, or comes closest to it.
 
     Args:
         split: The network.
         head: `auto`, or the form that is wanted.
         exact: Whether to refuse a layer whose maps do not average to the head's own logits.
+        filled: Whether the values of its classifier matter; where the head is affine, they take the longest to find.
 
     Raises:
         UnsupportedModelError: If there is no such layer.
@@ -77,7 +78,8 @@ def build(split: Split, *, head: HeadChoice, exact: bool) -> Built:
     if head == "fully_convolutional":
         return _build_windows(split, verdict)
     if verdict.exact and head in ("auto", "linear"):
-        return Built(build_head(split, verdict), verdict.layout, verdict.prefix, notes=_norm_notes(split))
+        found = build_head(split, verdict, filled=filled)
+        return Built(found, verdict.layout, verdict.prefix, notes=_norm_notes(split))
     if verdict.pooling is None and head == "auto" and (attention := _build_attention(split, verdict)) is not None:
         return attention
     if exact and verdict.exact:
@@ -122,7 +124,7 @@ def build_new(split: Split, *, head: HeadChoice, num_classes: int, layers: int |
     if head == "linear" or layers is not None:
         return _build_plain(split, num_classes, 1 if layers is None else layers)
     try:
-        built = build(split, head=head, exact=False)
+        built = build(split, head=head, exact=False, filled=False)
     except UnsupportedModelError:
         if head != "auto":
             raise

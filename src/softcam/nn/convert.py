@@ -151,15 +151,50 @@ def convert(  # noqa: PLR0913 - each argument is one thing that a user may want
     check_model(source)
     named = (_name_of(source, features, "features"), _name_of(source, classifier, "classifier"))
     request = _Request(num_classes, exact, head, map_stride, *named, _read_places(source, at), layers)
+    return _convert(source, request, images, multi_label=multi_label, certify=certify)
+
+
+@torch.inference_mode(mode=False)
+def rebuild(
+    model: nn.Module, report: ConversionReport, *, num_classes: int, images: Tensor | None, multi_label: bool
+) -> SoftCAM:
+    """Return a model of the form that a conversion gave, into which its weights can be put.
+
+    What only measures the result, such as the receptive field, is left out: `report` has it.
+
+    Args:
+        model: The black box that was converted, with any weights.
+        report: What was done to it.
+        num_classes: K of the new class evidence layer.
+        images: As for `convert`, and so are the errors.
+        multi_label: As for `convert`.
+    """
+    source = unwrap(model)
+    check_model(source)
+    given: dict[str, Any] = {"head": "auto", "map_stride": None, **report.arguments}
+    given |= {part: _name_of(source, given.get(part), part) for part in ("features", "classifier")}
+    request = _Request(num_classes, exact=True, **{**given, "at": _read_places(source, given.get("at"))})
+    return _convert(source, request, images, multi_label=multi_label, certify=False, measured=False)
+
+
+def _convert(
+    source: nn.Module,
+    request: _Request,
+    images: Tensor | None,
+    *,
+    multi_label: bool,
+    certify: bool,
+    measured: bool = True,
+) -> SoftCAM:
     network = copy_network(source)
     probe = _make_probe(network, images, request, certify=certify)
     original = probe.logits
     refinement = None
-    if map_stride is not None:
+    if request.map_stride is not None:
         refinement = _refine(network, probe.images, request, certify=certify)
         probe = replace(probe, logits=classify(network, probe.images, request.classifier))
     extractor, built, tail = _place_layer(network, probe, request)
-    receptive_field, grid, dropped = drop_unused(extractor, tail, probe.images[:1])
+    receptive_field, grid, dropped = drop_unused(extractor, tail, probe.images[:1], measured=measured)
     report = _make_report(built, request, probe, built.head.cells(grid), receptive_field)
     report = replace(report, notes=report.notes + dropped + (refinement.notes if refinement else ()))
     converted = SoftCAM(extractor, built.head.to(probe.images), report, multi_label=multi_label)

@@ -141,8 +141,11 @@ def _seen_tokens(split: Split, layout: Layout) -> tuple[int, bool]:
     return first, bool(seen[first:].all())
 
 
-def build_head(split: Split, verdict: Verdict) -> EvidenceHead:
-    """Return the class evidence layer of a head that is affine, or a norm and affine, on constant features."""
+def build_head(split: Split, verdict: Verdict, *, filled: bool = True) -> EvidenceHead:
+    """Return the class evidence layer of a head that is affine, or a norm and affine, on constant features.
+
+    Where it is affine and is not to be `filled`, the layer has one class and knows nothing.
+    """
     options: dict[str, Any] = {"dropout": split.dropout, "dims": split.dims}
     pooling = verdict.pooling or "avg"
     if verdict.form == "norm":
@@ -151,6 +154,10 @@ def build_head(split: Split, verdict: Verdict) -> EvidenceHead:
             shape = (weight.shape[1], weight.shape[0])
             norm = NormEvidence(*shape, statistic=verdict.statistic, eps=verdict.eps, pooling=pooling, **options)
         return norm.set_classifier(weight, bias)
+    if not filled:
+        width = split.channels(verdict.layout) * (2 if pooling == "catavgmax" else 1)
+        weight = torch.zeros(1, width, dtype=torch.float64, device=split.example.device)
+        return LinearEvidence.from_affine(weight, weight[:, 0], pooling=pooling, **options)
     with torch.no_grad(), double_head(split):
         weight, bias = _fold(split, verdict.layout)
         if pooling == "catavgmax":

@@ -14,7 +14,7 @@ Extractor = Features | SeveralFeatures | StageFeatures
 
 
 def drop_unused(
-    features: Extractor, tail: Sequence[str], example: Tensor
+    features: Extractor, tail: Sequence[str], example: Tensor, *, measured: bool = True
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
     """Replace by `nn.Identity` what the features do not depend on, found by the gradient of the central cell.
 
@@ -25,9 +25,11 @@ def drop_unused(
         features: The extractor, changed in place.
         tail: Names of the modules of the head.
         example: One probe image (1, C, *size).
+        measured: Whether the extent matters, which takes a pass backwards.
 
     Returns:
-        The extent in pixels, e.g. (height, width), that the central cell depends on, the grid, and notes.
+        The extent in pixels, e.g. (height, width), that the central cell depends on, empty if it is not measured; the
+        grid; and notes.
 
     Raises:
         UnsupportedModelError: If no gradient of the features reaches the image.
@@ -40,7 +42,8 @@ def drop_unused(
         parameter.requires_grad_(parameter in used)
     left = sorted(_lift(features.network, replaced - in_tail))
     notes = (f"left behind, as the features do not use it: {', '.join(left)}",) if left else ()
-    return (*_measure_extent(features, example), notes)
+    extent = _measure_extent(features, example) if measured else ()
+    return extent, _read_grid(_placed(features, parts)), notes
 
 
 def _trace(features: Extractor, example: Tensor) -> tuple[list[Tensor], set[Tensor]]:
@@ -67,8 +70,8 @@ def _never(_: object) -> Tensor:
     raise RuntimeError("Expected the graph not to be run backwards.")
 
 
-def _measure_extent(features: Extractor, example: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the extent in pixels that the central cell depends on, by its gradient, and the grid."""
+def _measure_extent(features: Extractor, example: Tensor) -> tuple[int, ...]:
+    """Return the extent in pixels that the central cell depends on, by its gradient."""
     images = example.detach().clone().requires_grad_()
     flags = [(parameter, parameter.requires_grad) for parameter in features.network.parameters()]
     try:
@@ -79,18 +82,22 @@ def _measure_extent(features: Extractor, example: Tensor) -> tuple[tuple[int, ..
             # A cell of the map is a sum over all that lie there, in coarser ones too.
             cells = [_random_sum(part.flatten(2)[..., _centre(tuple(part.shape[2:]))]) for part in parts]
             gradient = _backward(torch.stack(cells).sum(), images)
-            grid = tuple(max(parts, key=lambda part: part[0, 0].numel()).shape[2:])
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-    return _extent(gradient), grid
+    return _extent(gradient)
+
+
+def _read_grid(parts: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return the grid of the finest map."""
+    return tuple(max(parts, key=lambda part: part[0, 0].numel()).shape[2:])
 
 
 def _as_parts(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (features,) if isinstance(features, Tensor) else features
 
 
-def _placed(features: Extractor, parts: tuple[Tensor, ...]) -> list[Tensor]:
+def _placed(features: Extractor, parts: Sequence[Tensor]) -> list[Tensor]:
     """Return the maps whose positions lie on a grid over the image."""
     if isinstance(features, Features):
         return list(parts)

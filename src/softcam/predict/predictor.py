@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from softcam.errors import IdentityError, ImageError, MissingExtraError, Unsuppo
 from softcam.imaging import DecodedImage, Geometry, Preprocessing, decode_image, image_from_array
 from softcam.nn import Evidence, SoftCAM
 from softcam.predict.prediction import Prediction, choose_class
-from softcam.predict.prefetch import map_ahead
+from softcam.predict.prefetch import count_threads, map_ahead
 
 
 @runtime_checkable
@@ -50,7 +49,7 @@ class Outcome(NamedTuple):
 
     Args:
         prediction: What the model says.
-        image: The upright original; None if it failed or was too large to keep.
+        image: The upright original; None if it failed, was too large to keep or was decoded at a part of its size.
     """
 
     prediction: Prediction
@@ -151,7 +150,7 @@ class Predictor:
 
         Args:
             inputs: As for calling the predictor.
-            keep_bytes: Largest image, in bytes of pixels, that is kept for the outcome.
+            keep_bytes: Largest image, in bytes of pixels, that is kept for the outcome; reduced ones are never kept.
 
         Yields:
             At least one outcome, and at most `batch_size` with status `ok`.
@@ -166,7 +165,7 @@ class Predictor:
         def prepare(position: int, source: Source) -> _Prepared:
             return self._prepare(position, source, keep_bytes)
 
-        threads = min(4, os.cpu_count() or 1)
+        threads = count_threads()
         with closing(map_ahead(prepare, inputs, threads=threads, ahead=self.batch_size + threads)) as prepared:
             waiting: list[_Prepared] = []
             for item in prepared:
@@ -191,7 +190,7 @@ class Predictor:
         except OSError as error:
             return _Prepared(name, position, reason=(error.strerror or type(error).__name__).lower())
         tensor, geometry = self.preprocessing(image)
-        kept = image if image.pixels.nbytes <= keep_bytes else None
+        kept = image if image.reduction == 1 and image.pixels.nbytes <= keep_bytes else None
         return _Prepared(name, position, tensor, geometry, kept, image.digest, image.spacing)
 
     def _run(self, items: list[_Prepared]) -> list[Outcome]:

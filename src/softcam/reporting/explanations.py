@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,28 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from softcam.bundle import list_versions
 from softcam.errors import RunError
-from softcam.files import atomic_path, write_atomic
-from softcam.imaging import DecodedImage, encode_png, overlay_view, scale_limit
-from softcam.predict import Outcome, Prediction, Predictor
-from softcam.reporting.inputs import Entry, Frames, list_entries, summarize
-from softcam.reporting.journal import Journal, Row, check_same_run, open_journal
+from softcam.files import write_atomic
+from softcam.imaging import encode_png, scale_limit
+from softcam.predict import Outcome, Predictor, Readable
+from softcam.reporting.evidence_file import encode_evidence
+from softcam.reporting.finishing import Batch, Finisher, say_what_the_disk_lacks
+from softcam.reporting.inputs import WHOLE, Draft, Entry, Listing, Reading, summarize
+from softcam.reporting.journal import Journal, check_same_run, open_journal
+from softcam.reporting.overlays import draw_overlay
+from softcam.reporting.predictions import make_row, write_tables
 from softcam.reporting.products import EVERYTHING, Products
 
 Progress = Callable[[str, int, int], None]
 
 JOURNAL, RECORD = "run.partial.jsonl", "run.json"
 PRODUCTS = ("predictions.csv", "failures.csv", "evidence", "overlays")
-LARGEST_OVERLAY = 2048
-"""Longer side of an overlay in pixels; larger images are shown reduced."""
 
 _KEPT_PIXELS = 16 * 1024 * 1024
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.partial\.[a-z]+$")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def explain(
     out: str | Path,
     *,
     products: Products = EVERYTHING,
-    frames: Frames = "each",
+    reading: Reading = WHOLE,
     progress: Progress | None = None,
 ) -> ExplainSummary:
     """Predict images and write `predictions.csv`, `failures.csv`, `evidence/`, `overlays/` and, last, `run.json`.
@@ -74,29 +71,28 @@ def explain(
 
     Args:
         predictor: The model.
-        inputs: Files, folders, zip archives and DICOMDIRs; see `list_entries` for the ids that their images get.
+        inputs: Files, folders, zip archives and DICOMDIRs; see `Listing` for the ids that their images get.
         out: Folder of the results. Nothing is written elsewhere.
         products: What to write for each image.
-        frames: "each" for every frame of a file that holds several, or the number of the one to take, from 1.
+        reading: How files are read.
         progress: Called with a stage, the number of inputs done and their total.
 
     Raises:
         IdentityError: If the maps of an image do not average to its logits, or hold NaN.
-        RunError: If there is no input, or `out` holds another run or belongs to another process.
-        ValueError: If `frames` is neither "each" nor a number from 1.
+        RunError: If there is no input, or `out` cannot be written, holds another run or belongs to another process.
     """
     started = time.monotonic()
-    if frames != "each" and (not isinstance(frames, int) or frames < 1):
-        raise ValueError(f"Expected `frames` to be 'each' or a whole number of at least 1, but got {frames!r}.")
-    run = _Run(predictor, _as_paths(inputs), Path(out), products, frames)
+    listing = Listing(_as_paths(inputs), exclude=Path(out), frames=reading.frames)
+    run = _Run(predictor, listing, Path(out), products, reading)
     identity = run.identity()
     total = identity["inputs"]["count"]
     if total == 0:
         raise RunError("Expected `inputs` to name at least one image, but got none. Hidden files are not counted.")
-    if (counts := _find_finished(run.out, identity)) is None:
-        counts = _complete(run, identity, progress or _ignore)
-    else:
-        counts = {**counts, "skipped": total}
+    with say_what_the_disk_lacks(run.out):
+        if (counts := _find_finished(run.out, identity)) is None:
+            counts = _complete(run, identity, progress or _ignore)
+        else:
+            counts = {**counts, "skipped": total}
     return ExplainSummary(counts["done"], counts["failed"], counts["skipped"], time.monotonic() - started)
 
 
@@ -105,19 +101,30 @@ class _Run:
     """What was asked for."""
 
     predictor: Predictor
-    inputs: tuple[Path, ...]
+    listing: Listing
     out: Path
     products: Products
-    frames: Frames
+    reading: Reading
 
-    def entries(self) -> Iterator[Entry]:
-        return list_entries(self.inputs, exclude=self.out, frames=self.frames)
+    def write(self, entry: Entry, outcome: Outcome, limit: float | None) -> Sequence[Path]:
+        """Write all files of one image; called in a worker thread."""
+        written = []
+        if self.products.arrays:
+            written.append(self.out / "evidence" / f"{entry.id}.npz")
+            write_atomic(written[-1], encode_evidence(outcome.prediction), name_flushed=False)
+        if self.products.overlays and limit is not None:
+            pixels = draw_overlay(outcome.image or entry.decode(), outcome.prediction, limit=limit)
+            written.append(self.out / "overlays" / f"{entry.id}.png")
+            write_atomic(written[-1], encode_png(pixels), name_flushed=False)
+        if self.products.further is not None:
+            self.products.further.write(entry, outcome)
+        return written
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the results, as JSON gives it back."""
         predictor = self.predictor
-        count, digest = summarize(self.entries())
-        arguments = {**self.products.arguments, "frames": self.frames}
+        count, digest = summarize(self.listing)
+        arguments = {**self.products.arguments, **self.reading.arguments}
         model = {
             "fingerprint": predictor.fingerprint,
             "classes": list(predictor.classes),
@@ -135,7 +142,7 @@ def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[s
         journal.start({**identity, "versions": list_versions()})
         _remove_leftovers(run.out)
         skipped = _work(run, journal, identity["inputs"]["count"], progress)
-        counts = _write_tables(run, journal)
+        counts = write_tables(run.out, journal.rows(), run.predictor.classes)
         if counts["inputs"] != identity["inputs"]["count"]:
             raise RunError("Expected the inputs to stay as they are, but files came or went. Use another `out`.")
         record = {
@@ -157,19 +164,30 @@ def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[s
 
 def _work(run: _Run, journal: Journal, total: int, progress: Progress) -> int:
     """Explain the inputs that the journal does not hold; return how many it held."""
-    entries = run.entries()
-    seen: dict[str, str] = {}
+    entries, seen = iter(run.listing), dict[str, str]()
     done = skipped = _take_over(journal, entries, seen)
     progress("explain", done, total)
-    sent: deque[Entry] = deque()
-    with closing(run.predictor.batches(_sources(entries, sent), keep_bytes=_KEPT_PIXELS)) as batches:
-        for batch in batches:
-            done += _finish_batch(run, journal, _pair(batch, sent), seen)
-            progress("explain", done, total)
-    # Refused entries after the last readable one belong to no batch.
-    if sent:
-        done += _finish_batch(run, journal, [(entry, None) for entry in sent], seen)
+
+    def tell(rows: int) -> None:
+        nonlocal done
+        done += rows
         progress("explain", done, total)
+
+    sent: deque[Entry] = deque()
+    sources = _sources(entries, sent, run.predictor.preprocessing.least_side if run.reading.draft else None)
+    limit = run.products.limit or journal.overlay_limit
+    keep = _KEPT_PIXELS if run.products.overlays else 0
+    with (
+        Finisher(journal, run.write, out=run.out, tell=tell) as finisher,
+        closing(run.predictor.batches(sources, keep_bytes=keep)) as batches,
+    ):
+        for outcomes in batches:
+            batch = _make_batch(run, _pair(outcomes, sent), seen, limit)
+            limit = batch.limit
+            finisher.submit(batch)
+        # Refused entries after the last readable one belong to no batch.
+        if sent:
+            finisher.submit(_make_batch(run, [(entry, None) for entry in sent], seen, limit))
     return skipped
 
 
@@ -184,11 +202,11 @@ def _take_over(journal: Journal, entries: Iterator[Entry], seen: dict[str, str])
     return count
 
 
-def _sources(entries: Iterator[Entry], sent: deque[Entry]) -> Iterator[Entry]:
+def _sources(entries: Iterator[Entry], sent: deque[Entry], least_side: int | None) -> Iterator[Readable]:
     for entry in entries:
         sent.append(entry)
         if not entry.refusal:
-            yield entry
+            yield entry if least_side is None else Draft(entry, least_side)
 
 
 Job = tuple[Entry, Outcome | None]
@@ -204,122 +222,17 @@ def _pair(batch: Sequence[Outcome], sent: deque[Entry]) -> list[Job]:
     return jobs
 
 
-def _finish_batch(run: _Run, journal: Journal, jobs: Sequence[Job], seen: dict[str, str]) -> int:
-    """Write the files of a batch, then its rows: a row says that its files are there."""
+def _make_batch(run: _Run, jobs: Sequence[Job], seen: dict[str, str], limit: float | None) -> Batch:
+    """Return what is to be written of a batch; the first one with overlays chooses their scale."""
     rows, good = [], []
     for entry, outcome in jobs:
-        row = _make_row(entry, None if outcome is None else outcome.prediction, seen, len(run.predictor.classes))
+        row = make_row(entry, None if outcome is None else outcome.prediction, seen, len(run.predictor.classes))
         rows.append(row)
         if outcome is not None and row.status == "ok":
             good.append((entry, outcome))
-    limit = run.products.limit or journal.overlay_limit
     if good and limit is None and run.products.overlays:
-        limit = scale_limit(np.stack([outcome.prediction.margin() for _, outcome in good]))
-    with ThreadPoolExecutor(2, thread_name_prefix="softcam-write") as writers:
-        for future in [writers.submit(_write_products, run, *pair, limit) for pair in good]:
-            future.result()
-    journal.append(rows, overlay_limit=limit)
-    return len(rows)
-
-
-def _make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str], classes: int) -> Row:
-    empty = ("",) * (2 + 2 * classes)
-    if prediction is None:
-        return Row(entry.id, "failed", empty, entry.refusal)
-    if prediction.status == "failed":
-        return Row(entry.id, "failed", empty, prediction.reason, prediction.digest)
-    digest = prediction.digest if entry.frame is None else f"{prediction.digest}#{entry.frame}"
-    if first := seen.get(digest):
-        return Row(entry.id, "failed", empty, f"duplicate of {first}", digest)
-    seen[digest] = entry.id
-    # Nine digits give back every float32.
-    numbers = [f"{value:.9g}" for value in (*prediction.probabilities, *prediction.logits)]
-    cells = (prediction.predicted or "", *numbers, f"{prediction.sum_error:.3g}")
-    return Row(entry.id, "ok", cells, digest=digest)
-
-
-def _write_products(run: _Run, entry: Entry, outcome: Outcome, limit: float | None) -> None:
-    """Write all files of one image; called in a worker thread."""
-    if run.products.arrays:
-        _write_arrays(run.out / "evidence" / f"{entry.id}.npz", outcome.prediction)
-    if run.products.overlays and limit is not None:
-        pixels = draw_overlay(outcome.image or entry.decode(), outcome.prediction, limit=limit)
-        write_atomic(run.out / "overlays" / f"{entry.id}.png", encode_png(pixels))
-    if run.products.further is not None:
-        run.products.further.write(entry, outcome)
-
-
-def _write_arrays(path: Path, prediction: Prediction) -> None:
-    spacing: dict[str, Any] = {} if prediction.spacing is None else {"spacing": np.array(prediction.spacing)}
-    with atomic_path(path) as file:
-        np.savez_compressed(
-            file,
-            maps=prediction.maps,
-            logits=prediction.logits,
-            classes=np.array(prediction.classes),
-            geometry=np.array(prediction.geometry.to_json() if prediction.geometry else ""),
-            **spacing,
-        )
-
-
-def draw_overlay(image: DecodedImage, prediction: Prediction, *, limit: float) -> npt.NDArray[np.uint8]:
-    """Return the upright image with the evidence for the predicted class against its rival where the network looked.
-
-    Args:
-        image: The original.
-        prediction: What was predicted for it.
-        limit: Logits per cell that get the full colour.
-
-    Returns:
-        (H, W, 3); images with a side above `LARGEST_OVERLAY` are reduced.
-
-    Raises:
-        ValueError: If the prediction failed or the image is not the one that was predicted.
-    """
-    geometry = prediction.geometry
-    if geometry is None or (geometry.original_height, geometry.original_width) != (image.height, image.width):
-        raise ValueError("Expected `prediction` to be one of `image`, but it failed or is about another size.")
-    canvas = _reduced(image.to_rgb8())
-    overlay_view(canvas, geometry, prediction.margin(), limit)
-    return canvas
-
-
-def _reduced(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return a writable copy whose longer side is at most `LARGEST_OVERLAY`."""
-    factor = min(1.0, LARGEST_OVERLAY / max(pixels.shape[:2]))
-    if factor == 1.0:
-        return pixels.copy()
-    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-
-
-def _write_tables(run: _Run, journal: Journal) -> dict[str, int]:
-    """Write the two tables from the journal, row by row, and return the counts."""
-    counts = {"inputs": 0, "done": 0, "failed": 0}
-    names = run.predictor.classes
-    columns = [f"{kind}_{name}" for kind in ("prob", "logit") for name in names]
-    with (
-        atomic_path(run.out / "predictions.csv") as table,
-        atomic_path(run.out / "failures.csv") as failures,
-        table.open("w", encoding="utf-8", newline="") as all_rows,
-        failures.open("w", encoding="utf-8", newline="") as bad_rows,
-    ):
-        writer, bad_writer = (csv.writer(stream, lineterminator="\n") for stream in (all_rows, bad_rows))
-        writer.writerow(["image", "status", "predicted", *columns, "sum_error", "error"])
-        bad_writer.writerow(["image", "reason"])
-        for row in journal.rows():
-            image, error = _as_text(row.id), _as_text(row.error)
-            writer.writerow([image, row.status, _as_text(row.cells[0]), *row.cells[1:], error])
-            counts["inputs"] += 1
-            counts["done" if row.status == "ok" else "failed"] += 1
-            if row.status == "failed":
-                bad_writer.writerow([image, error])
-    return counts
-
-
-def _as_text(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+        limit = scale_limit(np.concatenate([outcome.prediction.margin().ravel() for _, outcome in good]))
+    return Batch(rows, good, limit)
 
 
 def _find_finished(out: Path, identity: dict[str, Any]) -> dict[str, int] | None:

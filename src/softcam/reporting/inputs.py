@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from softcam.errors import ImageError, MissingExtraError
 from softcam.imaging import DecodedImage
@@ -17,6 +17,38 @@ from softcam.reporting.archives import SIGNATURES, Archive, find_fault
 from softcam.reporting.stored import StoredFile
 
 Frames = Literal["each"] | int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read.
+
+    Args:
+        frames: "each" for every frame of a file that holds several, or the number of the one to take, from 1.
+        draft: Whether large JPEGs are decoded at a part of their size, as long as that leaves two pixels for each one
+            of the network's input. It is faster, and changes the pixels that the network sees a little: training and
+            evaluation always decode the whole.
+
+    Raises:
+        ValueError: If `frames` is neither "each" nor a number from 1.
+    """
+
+    frames: Frames = "each"
+    draft: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frames != "each" and (not isinstance(self.frames, int) or self.frames < 1):
+            raise ValueError(
+                f"Expected `frames` to be 'each' or a whole number of at least 1, but got {self.frames!r}."
+            )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that decides the results, as JSON gives it back."""
+        return {"frames": self.frames, **({"draft": True} if self.draft else {})}
+
+
+WHOLE = Reading()
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 _RESERVED = frozenset({"AUX", "CON", "NUL", "PRN", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))})
@@ -60,18 +92,43 @@ class Entry:
         """
         return self.file.read()
 
-    def decode(self) -> DecodedImage:
+    def decode(self, *, least_side: int | None = None) -> DecodedImage:
         """Return the image.
+
+        Args:
+            least_side: Shorter side, in pixels, to which a JPEG may be reduced; None to keep every pixel.
 
         Raises:
             ImageError: If it cannot be decoded.
             MissingExtraError: If it is DICOM and the libraries for it are not installed.
         """
-        return self.file.decode(self.frame)
+        return self.file.decode(self.frame, least_side=least_side)
 
 
-def list_entries(inputs: Iterable[str | Path], *, exclude: Path, frames: Frames = "each") -> Iterator[Entry]:
-    """Yield the images that files, folders, zip archives and DICOMDIRs name, in a fixed order.
+@dataclass(frozen=True)
+class Draft:
+    """An image that is decoded at a part of its size where that is enough.
+
+    Args:
+        entry: The image.
+        least_side: Shorter side, in pixels, to which it may be reduced.
+    """
+
+    entry: Entry
+    least_side: int
+
+    @property
+    def id(self) -> str:
+        """The name of the image."""
+        return self.entry.id
+
+    def decode(self) -> DecodedImage:
+        """Return the image; the errors are those of `Entry.decode`."""
+        return self.entry.decode(least_side=self.least_side)
+
+
+class Listing:
+    """The images that files, folders, zip archives and DICOMDIRs name, in the same order each time.
 
     A file's id is its name; every regular file in a folder, hidden ones apart, gets its path relative to that folder,
     every member of an archive its name there, and every file that a DICOMDIR names its path from there. Frames of a
@@ -79,20 +136,56 @@ def list_entries(inputs: Iterable[str | Path], *, exclude: Path, frames: Frames 
     Links to folders and links that leave the folder are refused. Archives and DICOMDIRs are opened only where they are
     named themselves; within folders and archives they are refused by name.
 
+    Each file is opened to see what it holds the first time that the list is run through to its end. Only what is
+    unusual is kept, so that the memory does not grow with the number of ordinary images.
+
     Args:
         inputs: Files, folders, archives and DICOMDIRs. What does not exist is listed too, and fails when it is opened.
         exclude: A folder to leave out, where results go.
         frames: "each" for all frames of a file that holds several, or the number of the one to take, from 1.
-
-    Yields:
-        Entries, lazily, folders and archives sorted by name.
     """
-    taken: set[str] = set()
-    for given in map(Path, inputs):
-        for entry in _open(given, exclude.resolve()):
-            named = replace(entry, id=_safe(entry.id))
-            for image in [named] if named.refusal else _split(named, frames):
+
+    def __init__(self, inputs: Iterable[str | Path], *, exclude: Path, frames: Frames = "each") -> None:
+        self._inputs = [Path(given) for given in inputs]
+        self._exclude = exclude.resolve()
+        self._frames = frames
+        self._seen = False
+        self._containers: set[int] = set()
+        self._unusual: dict[int, tuple[str, int]] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield the entries, lazily, folders and archives sorted by name."""
+        taken: set[str] = set()
+        for place, found in enumerate(self._list_files()):
+            named = replace(found, id=_safe(found.id))
+            for image in [named] if named.refusal else self._split(place, named):
                 yield replace(image, id=_claim(image.id, taken))
+        self._seen = True
+
+    def _list_files(self) -> Iterator[Entry]:
+        for place, given in enumerate(self._inputs):
+            if given.is_dir():
+                yield from _walk(given, self._exclude)
+                continue
+            if not self._seen and _is_container(StoredFile(given).peek()):
+                self._containers.add(place)
+            yield from _look_into(given) if place in self._containers else [Entry(given.name, StoredFile(given))]
+
+    def _split(self, place: int, entry: Entry) -> Iterator[Entry]:
+        """Yield the images of a file, one for each frame that is asked for."""
+        if not self._seen and (found := _inspect(entry.file)) != ("", 1):
+            self._unusual[place] = found
+        refusal, count = self._unusual.get(place, ("", 1))
+        if count == 1 or refusal:
+            yield replace(entry, refusal=refusal)
+            return
+        for number in range(1, count + 1) if self._frames == "each" else (self._frames,):
+            yield replace(entry, id=f"{entry.id}#{number}", frame=number)
+
+
+def list_entries(inputs: Iterable[str | Path], *, exclude: Path, frames: Frames = "each") -> Iterator[Entry]:
+    """Yield the images that are named, in a fixed order; the arguments are those of `Listing`."""
+    return iter(Listing(inputs, exclude=exclude, frames=frames))
 
 
 def summarize(entries: Iterable[Entry]) -> tuple[int, str]:
@@ -104,32 +197,31 @@ def summarize(entries: Iterable[Entry]) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def _open(given: Path, exclude: Path) -> Iterator[Entry]:
-    """Yield what a user named: the images in it, or the file itself."""
-    if given.is_dir():
-        return _walk(given, exclude)
-    file = StoredFile(given)
-    start = file.peek()
-    if start.startswith(SIGNATURES):
-        return _unpack(given)
-    return _follow(given) if is_directory(start) else iter([Entry(given.name, file)])
+def _is_container(start: bytes) -> bool:
+    return start.startswith(SIGNATURES) or is_directory(start)
+
+
+def _look_into(given: Path) -> Iterator[Entry]:
+    """Yield what an archive or a DICOMDIR holds."""
+    return _unpack(given) if StoredFile(given).peek().startswith(SIGNATURES) else _follow(given)
 
 
 def _walk(folder: Path, exclude: Path) -> Iterator[Entry]:
-    root, waiting = folder.resolve(), [folder]
+    # Names, not paths: of a large folder they are held for as long as it is listed.
+    root, waiting = folder.resolve(), [""]
     while waiting:
-        current = waiting.pop()
-        name = current.relative_to(folder).as_posix()
+        name = waiting.pop()
+        current = folder / name
         try:
-            if current != folder and current.is_symlink():
+            if name and current.is_symlink():
                 yield _make(name, current, _judge_link(current, root))
             elif current.is_file():
                 yield _make(name, current)
             elif current.is_dir() and current.resolve() != exclude:
-                children = [child for child in current.iterdir() if not child.name.startswith(".")]
-                waiting.extend(sorted(children, reverse=True))
+                children = (child.name for child in current.iterdir() if not child.name.startswith("."))
+                waiting += [f"{name}/{child}" if name else child for child in sorted(children, reverse=True)]
         except OSError as error:
-            yield _make(name, current, f"cannot be read: {(error.strerror or 'unknown').lower()}")
+            yield _make(name or ".", current, f"cannot be read: {(error.strerror or 'unknown').lower()}")
 
 
 def _make(name: str, path: Path, refusal: str = "") -> Entry:
@@ -189,17 +281,12 @@ def _locate(folder: Path, parts: tuple[str, ...]) -> Entry:
     return _make(name, path, "" if inside else "reference that leads out of the folder")
 
 
-def _split(entry: Entry, frames: Frames) -> Iterator[Entry]:
-    """Yield the images of a file, one for each frame that is asked for."""
+def _inspect(file: StoredFile) -> tuple[str, int]:
+    """Return why a file is not decoded, empty if it is, and how many images it holds."""
     try:
-        refusal, count = entry.file.inspect()
+        return file.inspect()
     except (ImageError, MissingExtraError, OSError, ValueError):
-        refusal, count = "", 1  # said when it is decoded
-    if count == 1 or refusal:
-        yield replace(entry, refusal=refusal)
-        return
-    for number in range(1, count + 1) if frames == "each" else (frames,):
-        yield replace(entry, id=f"{entry.id}#{number}", frame=number)
+        return "", 1  # said when it is decoded
 
 
 def _safe(name: str) -> str:

@@ -88,18 +88,20 @@ class StoredFile:
             raise ImageError(f"file is larger than {max_bytes} bytes")
         return content
 
-    def decode(self, frame: int | None) -> DecodedImage:
+    def decode(self, frame: int | None, *, least_side: int | None = None) -> DecodedImage:
         """Return an image of the file.
 
         Args:
             frame: Which one, counted from 1; None for the only one.
+            least_side: Shorter side, in pixels, to which a JPEG may be reduced, see `decode_image`; None to keep all.
 
         Raises:
             ImageError: If it cannot be decoded.
             MissingExtraError: If it is DICOM and the libraries for it are not installed.
         """
         if frame is None:
-            return decode_image(self.path if self.member is None else self.read(), limits=_LIMITS)
+            source = self.path if self.member is None else self.read()
+            return decode_image(source, limits=_LIMITS, least_side=least_side)
         with self._lock:
             if self._frames is None:
                 self._frames = read_dicom(self.read(), limits=_LIMITS)

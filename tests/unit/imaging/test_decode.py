@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skimage
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageFilter
 
 from softcam.errors import ImageError
 from softcam.imaging.decode import DecodedImage, DecodeLimits, decode_image, image_from_array
@@ -401,3 +401,57 @@ class TestRealImages:
         assert isinstance(image, DecodedImage)
         with Image.open(path) as reference:
             np.testing.assert_array_equal(image.pixels, np.asarray(reference.convert("RGB")))
+
+
+class TestReduction:
+    BLOCKS = np.kron(np.arange(10, 250, 10, dtype=np.uint8).reshape(4, 6), np.ones((16, 16), np.uint8))
+    """(64, 96): 4 x 6 even squares, each of four blocks of the JPEG."""
+
+    @pytest.mark.parametrize(
+        ("least_side", "factor"), [(64, 1), (33, 1), (32, 2), (17, 2), (16, 4), (9, 4), (8, 8), (1, 8), (1000, 1)]
+    )
+    def test_is_the_largest_that_leaves_the_side(self, least_side: int, factor: int) -> None:
+        content = encode(self.BLOCKS, "JPEG", quality=95)
+        image = decode_image(content, least_side=least_side)
+        assert (image.reduction, image.full_size) == (factor, (64, 96))
+        assert (image.height, image.width) == (64 // factor, 96 // factor)
+        assert image.digest == hashlib.sha256(content).hexdigest()
+        np.testing.assert_allclose(image.pixels.astype(int), self.BLOCKS[::factor, ::factor], atol=2)
+
+    def test_averages_neighbours(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(2)))
+        content = encode(smooth, "JPEG", quality=95, subsampling=0)
+        whole = decode_image(content).pixels.astype(float)
+        halves = decode_image(content, least_side=32).pixels
+        assert halves.shape == (32, 32, 3)
+        np.testing.assert_allclose(halves, whole.reshape(32, 2, 32, 2, 3).mean((1, 3)), atol=4)
+
+    @pytest.mark.parametrize(("size", "reduced"), [((65, 97), (33, 49)), ((79, 66), (40, 33))])
+    def test_a_rest_keeps_its_own_pixel(self, size: tuple[int, int], reduced: tuple[int, int]) -> None:
+        image = decode_image(encode(np.full(size, 90, np.uint8), "JPEG"), least_side=32)
+        assert (image.reduction, image.full_size, image.pixels.shape) == (2, size, reduced)
+
+    @pytest.mark.parametrize("orientation", sorted(UPRIGHT))
+    def test_orientation_is_applied_to_both_sizes(self, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encode(self.BLOCKS, "JPEG", quality=95, exif=exif)
+        image = decode_image(content, least_side=32)
+        upright = UPRIGHT[orientation](self.BLOCKS)
+        assert image.full_size == upright.shape
+        np.testing.assert_allclose(image.pixels.astype(int), UPRIGHT[orientation](self.BLOCKS[::2, ::2]), atol=2)
+
+    @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "BMP", "WEBP"])
+    def test_other_formats_keep_every_pixel(self, file_format: str) -> None:
+        image = decode_image(encode(self.BLOCKS, file_format), least_side=8)
+        assert (image.reduction, image.full_size, image.pixels.shape[:2]) == (1, (64, 96), (64, 96))
+
+    def test_limits_are_those_of_the_original(self) -> None:
+        with pytest.raises(ImageError, match="96x64 is more than 5000 pixels"):
+            decode_image(encode(self.BLOCKS, "JPEG"), least_side=8, limits=DecodeLimits(max_pixels=5000))
+
+    def test_a_cut_file_is_damaged_at_any_scale(self) -> None:
+        content = encode(np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8), "JPEG")
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            decode_image(content[: len(content) // 2], least_side=8)

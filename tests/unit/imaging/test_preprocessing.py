@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import pickle
 from pathlib import Path
@@ -305,3 +306,50 @@ class TestResizeMask:
     def test_the_size_of_the_original_is_kept_pixel_by_pixel(self) -> None:
         mask = RANDOM.random((32, 32)) > 0.5
         assert np.array_equal(PLAIN.resize_mask(mask).numpy(), mask)
+
+
+class TestReducedImages:
+    """What was decoded at a part of its size lies where the whole lies."""
+
+    def make(self, height: int, width: int) -> bytes:
+        rows, columns = np.mgrid[:height, :width]
+        waves = 128 + 60 * np.sin(rows / 17) + 60 * np.cos(columns / 23)
+        stream = io.BytesIO()
+        Image.fromarray(waves.astype(np.uint8)).save(stream, "JPEG", quality=95)
+        return stream.getvalue()
+
+    @pytest.mark.parametrize("fit", ["shorter", "squash"])
+    @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+    @pytest.mark.parametrize(
+        ("size", "crop", "factor"),
+        [((256, 320), 1.0, 4), ((321, 259), 0.9, 2), ((131, 141), 1.0, 2), ((531, 517), 0.5, 4)],
+    )
+    def test_show_the_same_at_the_same_place(
+        self, fit: Any, interpolation: Any, size: tuple[int, int], crop: float, factor: int
+    ) -> None:
+        preprocessing = Preprocessing(size=32, fit=fit, interpolation=interpolation, crop_fraction=crop)
+        content = self.make(*size)
+        whole, reduced = decode_image(content), decode_image(content, least_side=preprocessing.least_side)
+        assert reduced.reduction == factor
+        (seen, there), (rough, here) = preprocessing.resize(whole), preprocessing.resize(reduced)
+        assert here == there == preprocessing.locate(*size)
+        # One grey level is 0.004; a window that is off by one reduced pixel differs by 0.05.
+        assert float((seen - rough).abs().max()) < 0.02
+
+    @pytest.mark.parametrize(("size", "crop", "side"), [(224, 1.0, 448), (224, 0.875, 512), (32, 0.95, 68)])
+    def test_keep_two_pixels_for_each_of_the_input(self, size: int, crop: float, side: int) -> None:
+        preprocessing = Preprocessing(size=size, crop_fraction=crop)
+        assert preprocessing.least_side == side
+        assert preprocessing.locate(side, side).scale_x >= 2 > preprocessing.locate(side - 1, side - 1).scale_x
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_call_is_resize_and_normalize_to_the_last_bit(shape: tuple[int, ...], channels: int) -> None:
+    mean, std = IMAGENET_MEAN[:channels], IMAGENET_STD[:channels]
+    preprocessing = Preprocessing(size=32, mean=mean, std=std, channels=channels)
+    image = image_from_array(RANDOM.integers(0, 256, shape, dtype=np.uint8))
+    tensor, _ = preprocessing(image)
+    assert torch.equal(tensor, preprocessing.normalize(preprocessing.resize(image)[0]))
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()

@@ -21,6 +21,7 @@ from softcam.imaging import Preprocessing
 from softcam.nn import convert
 from softcam.predict import Predictor
 from softcam.reporting.explanations import explain
+from softcam.reporting.inputs import Reading
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM comes with the extra `dicom`")
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -77,7 +78,7 @@ def test_a_folder_of_dicom(tmp_path: Path, folder: Path, predictor: Predictor) -
 
 
 def test_one_frame_of_each(tmp_path: Path, folder: Path, predictor: Predictor) -> None:
-    explain(predictor, [folder], tmp_path / "out", frames=2)
+    explain(predictor, [folder], tmp_path / "out", reading=Reading(2))
     assert list(rows(tmp_path / "out")) == ["cine.dcm#2", "copy.dcm#2", "plan.dcm", "sub/one"]
     assert json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["frames"] == 2
 
@@ -105,7 +106,7 @@ def test_a_disc(tmp_path: Path, predictor: Predictor) -> None:
     assert set(gone) == {"file not found"}
 
 
-@pytest.mark.parametrize(("name", "at"), [("write_atomic", 2), ("_make_row", 6), ("_write_tables", 1)])
+@pytest.mark.parametrize(("name", "at"), [("write_atomic", 2), ("make_row", 6), ("write_tables", 1)])
 def test_the_same_command_continues(
     tmp_path: Path, folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, name: str, at: int
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -24,7 +25,9 @@ from softcam.errors import IdentityError, RunError
 from softcam.imaging import Geometry, Preprocessing, decode_image, image_from_array, overlay
 from softcam.nn import convert
 from softcam.predict import Prediction, Predictor
-from softcam.reporting.explanations import ExplainSummary, draw_overlay, explain
+from softcam.reporting.explanations import ExplainSummary, explain
+from softcam.reporting.inputs import Reading
+from softcam.reporting.overlays import draw_overlay
 from softcam.reporting.products import Products
 
 
@@ -187,7 +190,8 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, images: Path, monkeypatc
         ({"predictor": lambda: make_predictor(preprocessing=Preprocessing(size=40))}, "its model differ"),
         ({"products": Products(overlays=False)}, "its arguments differ"),
         ({"products": Products(limit=1.0)}, "its arguments differ"),
-        ({"frames": 2}, "its arguments differ"),
+        ({"reading": Reading(2)}, "its arguments differ"),
+        ({"reading": Reading(draft=True)}, "its arguments differ"),
         ({"inputs": lambda folder: [folder / "000.png"]}, "its inputs differ"),
     ],
 )
@@ -244,7 +248,7 @@ def test_refuses_a_scale_that_is_none(limit: float) -> None:
 @pytest.mark.parametrize("frames", [0, -1, "all", 1.5])
 def test_refuses_frames_that_are_none(tmp_path: Path, images: Path, predictor: Predictor, frames: Any) -> None:
     with pytest.raises(ValueError, match="`frames` to be 'each' or a whole number of at least 1"):
-        explain(predictor, [images], tmp_path / "out", frames=frames)
+        explain(predictor, [images], tmp_path / "out", reading=Reading(frames))
 
 
 def test_one_path_is_enough(tmp_path: Path, images: Path, predictor: Predictor) -> None:
@@ -295,10 +299,10 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
 @pytest.mark.parametrize(
     ("name", "at"),
     [
-        *(("write_atomic", at) for at in (1, 4, 8, 9)),
-        *(("atomic_path", at) for at in (1, 5, 8, 9, 10)),
-        *(("_make_row", at) for at in (1, 4, 8)),
-        ("_write_tables", 1),
+        *(("write_atomic", at) for at in (1, 4, 8, 13, 16, 17)),
+        *(("encode_evidence", at) for at in (1, 5, 8)),
+        *(("make_row", at) for at in (1, 4, 8)),
+        ("write_tables", 1),
         ("_take_over", 1),
     ],
 )
@@ -422,3 +426,81 @@ def test_the_summary_measures_time(tmp_path: Path, images: Path, predictor: Pred
     summary = explain(predictor, [images], tmp_path / "out")
     assert isinstance(summary, ExplainSummary)
     assert 0 < summary.seconds < 60
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
+    """Let the n-th call of a function of `os` find the disk full, and every later one too."""
+    original: Callable[..., Any] = getattr(os, name)
+    calls = 0
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls >= at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(os, name, fail)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 8, 12, 20, 30])
+def test_a_full_disk_is_said_and_the_same_command_continues(
+    tmp_path: Path, images: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    explain(predictor, [images], tmp_path / "whole")
+    fill_disk(monkeypatch, "fsync", at)
+    with pytest.raises(
+        RunError, match=r"out to take the results, but the disk is full\. Free some space; the same com"
+    ):
+        explain(predictor, [images], tmp_path / "out")
+    assert not (tmp_path / "out" / "run.json").exists()
+    assert not [path for path in (tmp_path / "out").rglob("*.partial.*") if path.name != "run.partial.jsonl"]
+    monkeypatch.undo()
+    summary = explain(predictor, [images], tmp_path / "out")
+    assert (summary.done, summary.failed) == (8, 0)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_place_that_cannot_be_a_folder_is_said(tmp_path: Path, images: Path, predictor: Predictor) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"file/out to take the results, but not a directory\. Allow it, or choose ano"):
+        explain(predictor, [images], tmp_path / "file" / "out")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def make_photographs(folder: Path) -> Path:
+    folder.mkdir()
+    for index in range(4):
+        noise = np.random.default_rng(index).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((150, 200), Image.Resampling.BICUBIC).save(folder / f"{index}.jpg", quality=95)
+    return folder
+
+
+def test_drafts_differ_little_and_lie_where_the_whole_lies(tmp_path: Path, predictor: Predictor) -> None:
+    photographs = make_photographs(tmp_path / "in")
+    explain(predictor, [photographs], tmp_path / "whole")
+    explain(predictor, [photographs], tmp_path / "draft", reading=Reading(draft=True))
+    arguments = json.loads((tmp_path / "draft" / "run.json").read_text())["arguments"]
+    assert arguments == {"overlays": True, "arrays": True, "limit": None, "frames": "each", "draft": True}
+    for name in (f"{index}.jpg" for index in range(4)):
+        arrays = [np.load(tmp_path / out / "evidence" / f"{name}.npz") for out in ("whole", "draft")]
+        seen = decode_image(photographs / name, least_side=64)
+        assert seen.reduction == 2
+        np.testing.assert_allclose(arrays[1]["logits"], next(predictor([seen])).logits, rtol=1e-4, atol=1e-6)
+        assert not np.array_equal(arrays[0]["logits"], arrays[1]["logits"])
+        np.testing.assert_allclose(arrays[0]["logits"], arrays[1]["logits"], atol=0.05)
+        assert str(arrays[0]["geometry"]) == str(arrays[1]["geometry"])
+        assert Image.open(tmp_path / "draft" / "overlays" / f"{name}.png").size == (150, 200)
+
+
+def test_a_draft_continues_as_a_draft(tmp_path: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    photographs = make_photographs(tmp_path / "in")
+    explain(predictor, [photographs], tmp_path / "whole", reading=Reading(draft=True))
+    interrupt(monkeypatch, "make_row", 4)
+    with pytest.raises(KeyboardInterrupt):
+        explain(predictor, [photographs], tmp_path / "out", reading=Reading(draft=True))
+    monkeypatch.undo()
+    with pytest.raises(RunError, match="its arguments differ"):
+        explain(predictor, [photographs], tmp_path / "out")
+    explain(predictor, [photographs], tmp_path / "out", reading=Reading(draft=True))
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")

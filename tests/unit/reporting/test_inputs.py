@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from softcam.reporting.inputs import Entry, list_entries, summarize
+from softcam.reporting.inputs import Entry, Listing, Reading, list_entries, summarize
+from softcam.reporting.stored import StoredFile
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -138,3 +141,38 @@ def test_the_summary_counts_and_sees_every_change(tmp_path: Path) -> None:
     assert summarize(entries)[1] != digest
     (tmp_path / "b.png").unlink()
     assert summarize(entries)[0] == 2
+
+
+def test_files_are_opened_the_first_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path / "in", "a.png", "b/c.png", "d.png")
+    with zipfile.ZipFile(folder / "inner.zip", "w") as archive:
+        archive.writestr("x.png", b"x")
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        archive.writestr("y.png", b"y")
+    listing = Listing([folder, tmp_path / "study.zip", folder / "a.png"], exclude=tmp_path / "out")
+    first = [(entry.id, entry.refusal, entry.path) for entry in listing]
+    opened: list[Path] = []
+    monkeypatch.setattr(StoredFile, "inspect", lambda file: opened.append(file.path) or ("", 1))
+    assert [(entry.id, entry.refusal, entry.path) for entry in listing] == first
+    assert [name for name, *_ in first] == ["a.png", "b/c.png", "d.png", "inner.zip", "y.png", "a~2.png"]
+    assert [bool(refusal) for _, refusal, _ in first] == [False, False, False, True, False, False]
+    assert opened == []
+
+
+def test_a_list_that_was_left_early_is_read_again(tmp_path: Path) -> None:
+    with zipfile.ZipFile(fill(tmp_path, "a.png") / "z.zip", "w") as archive:
+        archive.writestr("x.png", b"x")
+    listing = Listing([tmp_path], exclude=tmp_path / "out")
+    next(iter(listing))
+    assert [bool(entry.refusal) for entry in listing] == [False, True]
+
+
+@pytest.mark.parametrize("frames", [0, -1, "all", 1.5])
+def test_refuses_frames_that_are_none(frames: Any) -> None:
+    with pytest.raises(ValueError, match="`frames` to be 'each' or a whole number of at least 1"):
+        Reading(frames)
+
+
+def test_a_whole_reading_is_named_as_ever() -> None:
+    assert Reading().arguments == {"frames": "each"}
+    assert Reading(3, draft=True).arguments == {"frames": 3, "draft": True}
