@@ -1,4 +1,4 @@
-"""Files, folders, archives and discs become a list of images, each under an id that is a safe and unique file name."""
+"""Files, folders, archives, tables and discs become a list of images, each under a safe and unique file name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from softcam.errors import ImageError, MissingExtraError
 from softcam.imaging import DecodedImage
 from softcam.imaging.dicom import is_directory, list_references
 from softcam.reporting.archives import SIGNATURES, Archive, find_fault
+from softcam.reporting.rows import is_table, list_rows
 from softcam.reporting.stored import StoredFile
+from softcam.reporting.tars import TarArchive, find_tar_fault, is_tar
 
 Frames = Literal["each"] | int
 
@@ -74,13 +76,16 @@ def list_entries(inputs: Iterable[str | Path], *, exclude: Path, frames: Frames 
     """Yield the images that files, folders, zip archives and DICOMDIRs name, in a fixed order.
 
     A file's id is its name; every regular file in a folder, hidden ones apart, gets its path relative to that folder,
-    every member of an archive its name there, and every file that a DICOMDIR names its path from there. Frames of a
-    file that holds several get their number behind the name: `scan.dcm#3`. Ids that would be equal get `~2`, `~3`, ...
-    Links to folders and links that leave the folder are refused. Archives and DICOMDIRs are opened only where they are
-    named themselves; within folders and archives they are refused by name.
+    every member of an archive its name there, and every file that a DICOMDIR names its path from there. Of tar archives
+    only the images are taken, under the archive's name: `shard-01/0001.jpg`. A table, CSV or Parquet, names images
+    relative to itself in its column `image`. Frames of a file that holds several get their number behind the name:
+    `scan.dcm#3`. Ids that would be equal get `~2`, `~3`, ...
+    Links to folders and links that leave the folder are refused. Archives, tables and DICOMDIRs are opened only where
+    they are named themselves; within folders and archives zip archives and DICOMDIRs are refused by name.
 
     Args:
-        inputs: Files, folders, archives and DICOMDIRs. What does not exist is listed too, and fails when it is opened.
+        inputs: Files, folders, archives, tables and DICOMDIRs. What does not exist is listed too, and fails when it is
+            opened.
         exclude: A folder to leave out, where results go.
         frames: "each" for all frames of a file that holds several, or the number of the one to take, from 1.
 
@@ -112,6 +117,10 @@ def _open(given: Path, exclude: Path) -> Iterator[Entry]:
     start = file.peek()
     if start.startswith(SIGNATURES):
         return _unpack(given)
+    if is_tar(start):
+        return _unpack_tar(given)
+    if is_table(given, start):
+        return _read_rows(given)
     return _follow(given) if is_directory(start) else iter([Entry(given.name, file)])
 
 
@@ -158,6 +167,26 @@ def _unpack(path: Path) -> Iterator[Entry]:
         yield _make(path.name, path, "archive without files")
     for member in members:
         yield Entry(member.filename, StoredFile(path, archive, member), find_fault(member))
+
+
+def _unpack_tar(path: Path) -> Iterator[Entry]:
+    """Yield the images of a tar archive, under its own name, since those of shards may repeat each other's."""
+    try:
+        archive = TarArchive(path)
+    except ImageError as error:
+        yield _make(path.name, path, str(error))
+        return
+    members, fault = archive.list_members()
+    for member in members:
+        yield Entry(f"{path.stem}/{member.filename}", StoredFile(path, archive, member), find_tar_fault(member))
+    if fault:
+        yield _make(path.name, path, fault)
+
+
+def _read_rows(path: Path) -> Iterator[Entry]:
+    """Yield the images that a table names."""
+    for image, refusal in list_rows(path):
+        yield _make(image, path if refusal else path.parent / image, refusal)
 
 
 def _follow(directory: Path) -> Iterator[Entry]:
