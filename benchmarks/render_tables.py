@@ -50,6 +50,7 @@ def main() -> int:
     tables = {
         "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
         "docs/how-to/export.md": {"export": render_export},
+        "docs/how-to/cluster.md": {"ray-speed": render_ray_speed},
         "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
         "docs/explanation/evidence-depth.md": {
@@ -206,6 +207,29 @@ def render_conversion() -> str:
 
 def count_heads(rows: Sequence[SurveyRow]) -> Counter[tuple[str | None, str]]:
     return Counter((row.head, row.outcome) for row in rows)
+
+
+def render_ray_speed() -> str:
+    if not (RESULTS / "ray_speed.json").is_file():
+        return ""
+    result = read("ray_speed")
+    rows = [("local engine, 1 thread", [result["local"]]), ("1 worker", result["one"]), ("2 workers", result["two"])]
+    rows += [("2 workers, one killed on the way", [result["killed"]])]
+    lines = [
+        (
+            f"`python benchmarks/ray_speed.py`: {result['images']} images of {result['side']} px, {result['model']}, one "
+            f"thread of the model per worker, {result['environment']['machine']['cores']} cores. Two workers are "
+            f"**{result['ratio']:.2f}** times as fast as one."
+        ),
+        "",
+        "| run | images per second | rows |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {statistics.median(run['rate'] for run in runs):.2f} | {runs[0]['rows']} of {result['images']} |"
+        for name, runs in rows
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def render_export() -> str:
