@@ -217,8 +217,8 @@ def render_ray_speed() -> str:
     rows += [("2 workers, one killed on the way", [result["killed"]])]
     lines = [
         (
-            f"`python benchmarks/ray_speed.py`: {result['images']} images of {result['side']} px, {result['model']}, one "
-            f"thread of the model per worker, {result['environment']['machine']['cores']} cores. Two workers are "
+            f"`python benchmarks/ray_speed.py`: {result['images']} images of {result['side']} px, {result['model']}, "
+            f"one thread of the model per worker, {result['environment']['machine']['cores']} cores. Two workers are "
             f"**{result['ratio']:.2f}** times as fast as one."
         ),
         "",

@@ -66,7 +66,7 @@ def test_what_a_cluster_cannot_hold_is_refused() -> None:
     with pytest.raises(RunError, match="cluster with CPUs, but it has none"):
         choose_pool([{}], RaySettings())
     check_workers([{"CPU": 2.0}], RaySettings(workers=2))
-    with pytest.raises(ValueError, match="at most 2 workers.* but got 3"):
+    with pytest.raises(ValueError, match=r"at most 2 workers.* but got 3"):
         check_workers([{"CPU": 2.0}], RaySettings(workers=3))
 
 

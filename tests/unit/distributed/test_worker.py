@@ -37,7 +37,7 @@ def test_a_node_without_the_shared_folder_says_so(tmp_path: Path, name: str) -> 
 
 
 def test_a_folder_of_the_same_name_is_not_the_shared_one(tmp_path: Path) -> None:
-    assert "but another folder is there" in work(tmp_path, token="other")
+    assert "but another folder is there" in work(tmp_path, token="other")  # noqa: S106 - of a folder
 
 
 def test_another_version_is_named(tmp_path: Path) -> None:
