@@ -53,6 +53,7 @@ def main() -> int:
         "docs/how-to/export.md": {"export": render_export},
         "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
         "docs/how-to/train-at-scale.md": {"training-speed": render_training_speed},
+        "docs/how-to/cluster.md": {"ray-speed": render_ray_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
         "docs/how-to/speed.md": {"explain-speed": render_explain_speed, "explain-memory": render_explain_memory},
         "docs/explanation/evidence-depth.md": {
@@ -251,6 +252,29 @@ def render_conversion() -> str:
 
 def count_heads(rows: Sequence[SurveyRow]) -> Counter[tuple[str | None, str]]:
     return Counter((row.head, row.outcome) for row in rows)
+
+
+def render_ray_speed() -> str:
+    if not (RESULTS / "ray_speed.json").is_file():
+        return ""
+    result = read("ray_speed")
+    rows = [("local engine, 1 thread", [result["local"]]), ("1 worker", result["one"]), ("2 workers", result["two"])]
+    rows += [("2 workers, one killed on the way", [result["killed"]])]
+    lines = [
+        (
+            f"`python benchmarks/ray_speed.py`: {result['images']} images of {result['side']} px, {result['model']}, "
+            f"one thread of the model per worker, {result['environment']['machine']['cores']} cores. Two workers are "
+            f"**{result['ratio']:.2f}** times as fast as one."
+        ),
+        "",
+        "| run | images per second | rows |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {statistics.median(run['rate'] for run in runs):.2f} | {runs[0]['rows']} of {result['images']} |"
+        for name, runs in rows
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def render_export() -> str:

@@ -17,13 +17,14 @@ EXAMPLES = """\
   softcam explain model study.zip /media/cdrom/DICOMDIR --out explained
   softcam explain model cine.dcm --frames 12 --out explained
   softcam explain model study/ --out explained --dicom-out map report --deidentify
+  softcam explain model shards/part-*.tar --out explained --engine ray --workers 2
 """
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("paths", type=str, nargs="+", help="image files, folders, zip archives and DICOMDIRs")
+    parser.add_argument("paths", type=str, nargs="+", help="image files, folders, archives, tables, DICOMDIRs")
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, evidence and overlays")
     parser.add_argument(
         "--frames", type=str, default="each", help="'each' or the number of the one to take, where a file holds several"
@@ -44,12 +45,25 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="write DICOM objects of DICOM images: map, segmentation, report, capture; all if none is named",
     )
     parser.add_argument("--deidentify", action="store_true", help="write them with the basic profile of PS3.15 applied")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
+    parser.add_argument("--workers", type=int, default=None, help="with Ray: most workers; default: one per GPU or CPU")
+    parser.add_argument("--address", type=str, default=None, help="with Ray: a running cluster, such as auto")
+    parser.add_argument(
+        "--evidence",
+        choices=("float32", "float16"),
+        default="float32",
+        help="with Ray: type of the evidence in predictions.parquet",
+    )
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("--config", action="config", help="YAML file with these options")
 
 
 def run(options: Any) -> int:
     """Explain every input; a bad one is named and the rest goes on."""
+    if options.engine == "ray":
+        return _run_on_ray(options)
+    if options.workers is not None or options.address is not None or options.evidence != "float32":
+        raise ValueError("Expected --workers, --address and --evidence together with --engine ray, but got no engine.")
     from softcam.bundle import find_bundle
     from softcam.predict import Predictor
     from softcam.reporting.explanations import explain
@@ -80,6 +94,38 @@ def run(options: Any) -> int:
     if objects is not None:
         _tell(objects, summary.done, deidentified=options.deidentify)
     return 1 if summary.failed or (objects is not None and objects.failures) else 0
+
+
+def _run_on_ray(options: Any) -> int:
+    """Explain every input on the workers of a cluster."""
+    from softcam.bundle import find_bundle
+    from softcam.distributed import Listed, RaySettings, explain
+    from softcam.reporting.inputs import list_entries
+    from softcam.reporting.places import describe_place, open_places
+
+    if options.dicom_out is not None or options.deidentify:
+        raise ValueError("Expected --dicom-out with --engine local, but got ray, which writes tables alone.")
+    settings = RaySettings(
+        workers=options.workers,
+        address=options.address,
+        evidence="none" if options.no_arrays else options.evidence,
+        predictor={"batch_size": options.batch_size, "device": options.device},
+    )
+    entries = list_entries(options.paths, exclude=options.out, frames=_read_frames(options.frames))
+    inputs = (Listed(e.id, describe_place(e), e.frame, e.refusal, e.file.stamp) for e in entries)
+    places = {"open_places": open_places, "visible": options.paths}
+    with progress() as report:
+        bundle = find_bundle(options.model)
+        summary = explain(bundle, inputs, options.out, settings=settings, progress=report, **places)
+    if options.json:
+        show_json({"done": summary.done, "failed": summary.failed, "out": str(options.out)})
+    else:
+        show(f"{summary.done} explained, {summary.failed} failed: {options.out / 'predictions.parquet'}")
+    if summary.repeated:
+        say(f"{summary.repeated} shards were begun again because their worker had died")
+    if summary.failed:
+        say(f"{summary.failed} inputs failed; {options.out / 'failures.csv'} says why")
+    return 1 if summary.failed else 0
 
 
 def _create_writer(options: Any, bundle: Path, fingerprint: str) -> Any:

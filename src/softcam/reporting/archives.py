@@ -40,6 +40,24 @@ class Archive:
         members = [member for member in self._file.infolist() if not member.is_dir() and not _is_hidden(member)]
         return sorted(members, key=lambda member: member.filename)
 
+    def find(self, offset: int) -> zipfile.ZipInfo:
+        """Return the member whose header is at an offset.
+
+        Args:
+            offset: `header_offset` of one of `list_members`.
+
+        Raises:
+            ImageError: If there is none.
+        """
+        for member in self._file.infolist():
+            if member.header_offset == offset:
+                return member
+        raise ImageError("archive has changed")
+
+    def stamp(self, member: zipfile.ZipInfo) -> str:
+        """Return what changes when a member changes."""
+        return f"{member.file_size} {member.CRC:08x}"
+
     @contextmanager
     def open(self, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
         """Open a member at its beginning.
@@ -79,13 +97,18 @@ def find_fault(member: zipfile.ZipInfo) -> str:
     Args:
         member: A member of an archive.
     """
-    # Windows' rules refuse what POSIX's refuse and more.
-    path = PureWindowsPath(member.filename)
-    if path.drive or path.root or ".." in path.parts:
+    if leads_out(member.filename):
         return "name that leads out of the archive"
     if stat.S_ISLNK(member.external_attr >> 16):
         return "link in an archive, which is not followed"
     return ""
+
+
+def leads_out(name: str) -> bool:
+    """Return whether a member's name is that of a place outside of its archive."""
+    # Windows' rules refuse what POSIX's refuse and more.
+    path = PureWindowsPath(name)
+    return bool(path.drive or path.root or ".." in path.parts)
 
 
 def _is_hidden(member: zipfile.ZipInfo) -> bool:

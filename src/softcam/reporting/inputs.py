@@ -1,4 +1,4 @@
-"""Files, folders, archives and discs become a list of images, each under an id that is a safe and unique file name."""
+"""Files, folders, archives, tables and discs become a list of images, each under a safe and unique file name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from softcam.errors import ImageError, MissingExtraError
 from softcam.imaging import DecodedImage
 from softcam.imaging.dicom import is_directory, list_references
 from softcam.reporting.archives import SIGNATURES, Archive, find_fault
+from softcam.reporting.rows import is_table, list_rows
 from softcam.reporting.stored import StoredFile
+from softcam.reporting.tars import TarArchive, find_tar_fault, is_tar
 
 Frames = Literal["each"] | int
 
@@ -131,16 +133,19 @@ class Listing:
     """The images that files, folders, zip archives and DICOMDIRs name, in the same order each time.
 
     A file's id is its name; every regular file in a folder, hidden ones apart, gets its path relative to that folder,
-    every member of an archive its name there, and every file that a DICOMDIR names its path from there. Frames of a
-    file that holds several get their number behind the name: `scan.dcm#3`. Ids that would be equal get `~2`, `~3`, ...
-    Links to folders and links that leave the folder are refused. Archives and DICOMDIRs are opened only where they are
-    named themselves; within folders and archives they are refused by name.
+    every member of an archive its name there, and every file that a DICOMDIR names its path from there. Of tar archives
+    only the images are taken, under the archive's name: `shard-01/0001.jpg`. A table, CSV or Parquet, names images
+    relative to itself in its column `image`. Frames of a file that holds several get their number behind the name:
+    `scan.dcm#3`. Ids that would be equal get `~2`, `~3`, ...
+    Links to folders and links that leave the folder are refused. Archives, tables and DICOMDIRs are opened only where
+    they are named themselves; within folders and archives zip archives and DICOMDIRs are refused by name.
 
     Each file is opened to see what it holds the first time that the list is run through to its end. Only what is
     unusual is kept, so that the memory does not grow with the number of ordinary images.
 
     Args:
-        inputs: Files, folders, archives and DICOMDIRs. What does not exist is listed too, and fails when it is opened.
+        inputs: Files, folders, archives, tables and DICOMDIRs. What does not exist is listed too, and fails when it is
+            opened.
         exclude: A folder to leave out, where results go.
         frames: "each" for all frames of a file that holds several, or the number of the one to take, from 1.
     """
@@ -167,7 +172,7 @@ class Listing:
             if given.is_dir():
                 yield from _walk(given, self._exclude)
                 continue
-            if not self._seen and _is_container(StoredFile(given).peek()):
+            if not self._seen and _is_container(given, StoredFile(given).peek()):
                 self._containers.add(place)
             yield from _look_into(given) if place in self._containers else [Entry(given.name, StoredFile(given))]
 
@@ -197,13 +202,18 @@ def summarize(entries: Iterable[Entry]) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
-def _is_container(start: bytes) -> bool:
-    return start.startswith(SIGNATURES) or is_directory(start)
+def _is_container(given: Path, start: bytes) -> bool:
+    return start.startswith(SIGNATURES) or is_tar(start) or is_table(given, start) or is_directory(start)
 
 
 def _look_into(given: Path) -> Iterator[Entry]:
-    """Yield what an archive or a DICOMDIR holds."""
-    return _unpack(given) if StoredFile(given).peek().startswith(SIGNATURES) else _follow(given)
+    """Yield what an archive, a table or a DICOMDIR holds."""
+    start = StoredFile(given).peek()
+    if start.startswith(SIGNATURES):
+        return _unpack(given)
+    if is_tar(start):
+        return _unpack_tar(given)
+    return _read_rows(given) if is_table(given, start) else _follow(given)
 
 
 def _walk(folder: Path, exclude: Path) -> Iterator[Entry]:
@@ -250,6 +260,26 @@ def _unpack(path: Path) -> Iterator[Entry]:
         yield _make(path.name, path, "archive without files")
     for member in members:
         yield Entry(member.filename, StoredFile(path, archive, member), find_fault(member))
+
+
+def _unpack_tar(path: Path) -> Iterator[Entry]:
+    """Yield the images of a tar archive, under its own name, since those of shards may repeat each other's."""
+    try:
+        archive = TarArchive(path)
+    except ImageError as error:
+        yield _make(path.name, path, str(error))
+        return
+    members, fault = archive.list_members()
+    for member in members:
+        yield Entry(f"{path.stem}/{member.filename}", StoredFile(path, archive, member), find_tar_fault(member))
+    if fault:
+        yield _make(path.name, path, fault)
+
+
+def _read_rows(path: Path) -> Iterator[Entry]:
+    """Yield the images that a table names."""
+    for image, refusal in list_rows(path):
+        yield _make(image, path if refusal else path.parent / image, refusal)
 
 
 def _follow(directory: Path) -> Iterator[Entry]:

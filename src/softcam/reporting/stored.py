@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import threading
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Protocol
 
 from softcam.errors import ImageError
 from softcam.imaging import DecodedImage, DecodeLimits, count_frames, decode_image
 from softcam.imaging.dicom import DicomFile, read_dicom
-from softcam.reporting.archives import SIGNATURES, Archive
+from softcam.reporting.archives import SIGNATURES
 
 _LIMITS = DecodeLimits()
 _START = 1024
+
+
+class Member(Protocol):
+    """A file in an archive."""
+
+    filename: str
+    header_offset: int
+
+
+class Container(Protocol):
+    """An open archive; what it takes as a member is what it lists."""
+
+    def stamp(self, member: Any) -> str:
+        """Return what changes when a member changes."""
+
+    def open(self, member: Any) -> AbstractContextManager[IO[bytes]]:
+        """Open a member at its beginning; raises `ImageError` where that is not possible."""
+
+    def read(self, member: Any, max_bytes: int) -> bytes:
+        """Return what a member unpacks to; raises `ImageError` if it cannot be read or is larger."""
 
 
 class StoredFile:
@@ -27,7 +46,7 @@ class StoredFile:
         member: Which member of the archive it is.
     """
 
-    def __init__(self, path: Path, archive: Archive | None = None, member: zipfile.ZipInfo | None = None) -> None:
+    def __init__(self, path: Path, archive: Container | None = None, member: Member | None = None) -> None:
         self.path = path
         self.member = member
         self._archive = archive
@@ -37,8 +56,8 @@ class StoredFile:
     @property
     def stamp(self) -> str:
         """What changes when the file changes."""
-        if self.member is not None:
-            return f"{self.member.file_size} {self.member.CRC:08x}"
+        if self._archive is not None and self.member is not None:
+            return self._archive.stamp(self.member)
         try:
             status = self.path.stat()
         except (OSError, ValueError):
