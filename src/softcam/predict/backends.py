@@ -111,8 +111,8 @@ class TorchBackend:
         if self._exact_head is None:
             return self._model.evidence(images)
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            features: Any = self._model.forward_features(images)
-        exact = tuple(part.double() for part in features) if isinstance(features, tuple) else features.double()
+            features = self._model.forward_features(images)
+        exact: Any = tuple(part.double() for part in features) if isinstance(features, tuple) else features.double()
         logits, maps = self._exact_head.evidence(exact)
         return Evidence(logits, maps, self._model.multi_label)
 
