@@ -82,7 +82,7 @@ def test_no_folder_at_all_is_an_error(
     (tmp_path / "cache").write_text("in the way")
     (bundle / "exports").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(ExportError, match="none can be written: .*Set XDG_CACHE_HOME"):
+    with pytest.raises(ExportError, match=r"none can be written: .*Set XDG_CACHE_HOME"):
         keep_graph(bundle, SIZE).make(model, SIZE)
 
 
