@@ -55,7 +55,11 @@ def main() -> int:
         "docs/how-to/train-at-scale.md": {"training-speed": render_training_speed},
         "docs/how-to/cluster.md": {"ray-speed": render_ray_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
-        "docs/how-to/speed.md": {"explain-speed": render_explain_speed, "explain-memory": render_explain_memory},
+        "docs/how-to/speed.md": {
+            "backend-speed": render_backend_speed,
+            "explain-speed": render_explain_speed,
+            "explain-memory": render_explain_memory,
+        },
         "docs/explanation/evidence-depth.md": {
             "lesions": render_lesions,
             "peers": render_peers,
@@ -299,6 +303,31 @@ def render_export() -> str:
         asked = ", ".join(f"{name}={value}" for name, value in row["options"].items())
         cells = [row["model"], f"`{row['head']}`" + (f" ({asked})" if asked else "")]
         lines.append(f"| {' | '.join(cells + [_outcome(row[check]) for check in checks])} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_backend_speed() -> str:
+    if not (RESULTS / "backend_speed.json").is_file():
+        return "`python benchmarks/backend_speed.py` measures it.\n"
+    result = read("backend_speed")
+    names = ("torch", "onnxruntime", "openvino")
+    versions, setting = result["environment"]["versions"], result["setting"]
+    lines = [
+        (
+            f"`python benchmarks/backend_speed.py`, {result['environment']['machine']['threads']} threads, "
+            f"{setting['size']} px, float32, medians; in brackets the share of the machine's float32 matrix product, "
+            f"measured in turn; torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}, "
+            f"OpenVINO {versions['openvino']}."
+        ),
+        "",
+        "| model | batch | torch, ms per image | ONNX Runtime | OpenVINO | `auto` takes | maps, to black box |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        found = [row["backends"][name] for name in names]
+        times = " | ".join(f"{entry['ms_per_image']:.1f} ({entry['gemm_share']:.0%})" for entry in found)
+        ratios = ", ".join(f"{entry['to_black_box'][0]:.2f}" for entry in found)
+        lines.append(f"| {row['model']} | {row['batch']} | {times} | {row['chosen']} | {ratios} |")
     return "\n".join(lines) + "\n"
 
 

@@ -34,7 +34,7 @@ FLOORS = {
     "bundle": 2,
     "survey": 2,
     "export": 3,
-    "predict": 3,
+    "predict": 3.5,  # above the graphs that it runs
     "training": 3,
     "evaluation": 4,
     "reporting": 5,

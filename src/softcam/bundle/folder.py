@@ -21,6 +21,8 @@ from softcam.nn import ConversionReport, Features, SoftCAM, convert, rebuild
 
 Task = Literal["multiclass", "multilabel", "ordinal"]
 FILES = frozenset({WEIGHTS_NAME, CONFIG_NAME, CARD_NAME})
+EXPORTS = "exports"
+"""Folder in a bundle with what can be made from it again; a bundle that is saved anew starts without."""
 
 
 def save(
@@ -192,7 +194,7 @@ def _check_replaceable(folder: Path) -> None:
         return
     if folder.is_dir() and not folder.is_symlink():
         names = {entry.name for entry in folder.iterdir()}
-        if names <= FILES:
+        if names <= FILES | {EXPORTS}:
             return
     raise BundleError(
         f"Expected `path` to be new, empty or a bundle, but got {str(folder)!r} with other content. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,29 @@ def show_json(values: Any) -> None:
 def say(text: str) -> None:
     """Write a message to stderr."""
     MESSAGES.print(text, markup=False)
+
+
+@contextmanager
+def telling(name: str) -> Iterator[None]:
+    """Write what a part of the library reports of its own decisions to stderr.
+
+    Args:
+        name: The part, such as `softcam.predict`.
+    """
+    logger, handler = logging.getLogger(name), _Saying(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Saying(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softcam.export.compiled import compile_forward
+    from softcam.export.kept import KeptGraph, keep_graph
     from softcam.export.record import ExportRecord, read_metadata
     from softcam.export.report import ExportReport
     from softcam.export.runtime import open_graph
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExportRecord": "softcam.export.record",
     "ExportReport": "softcam.export.report",
+    "KeptGraph": "softcam.export.kept",
     "compile_forward": "softcam.export.compiled",
     "export_onnx": "softcam.export.write",
     "export_openvino": "softcam.export.write",
+    "keep_graph": "softcam.export.kept",
     "open_graph": "softcam.export.runtime",
     "read_metadata": "softcam.export.record",
 }
@@ -26,9 +29,11 @@ _HOMES = {
 __all__ = [
     "ExportRecord",
     "ExportReport",
+    "KeptGraph",
     "compile_forward",
     "export_onnx",
     "export_openvino",
+    "keep_graph",
     "open_graph",
     "read_metadata",
 ]

@@ -20,11 +20,16 @@ INPUT, OUTPUTS = "images", ("logits", "maps")
 """Names in the graph: images (N, C, *size) to logits (N, K) and maps (N, K, *grid)."""
 
 
-def open_graph(path: str | Path) -> Graph:
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+def open_graph(path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> Graph:
     """Open an exported file on the CPU, in float32.
 
     Args:
-        path: An `.onnx` file, which ONNX Runtime runs, or the `.xml` of an OpenVINO model.
+        path: An `.onnx` file, or the `.xml` of an OpenVINO model.
+        runtime: "onnxruntime" or "openvino", which opens both kinds of files; default: the one that the file is for.
+        threads: How many the runtime may use, >= 1; default: its own choice, which is every core.
 
     Returns:
         A function from images (N, C, *size) float32 to logits (N, K) and maps (N, K, *grid).
@@ -32,18 +37,29 @@ def open_graph(path: str | Path) -> Graph:
     Raises:
         ExportError: If the runtime refuses the file.
         MissingExtraError: If the runtime is not installed.
+        ValueError: If `runtime` or `threads` is not as described.
     """
     file = Path(path)
-    openers = {".onnx": _open_onnx, ".xml": _open_openvino}
-    if file.suffix not in openers:
+    usual = {".onnx": "onnxruntime", ".xml": "openvino"}
+    if file.suffix not in usual:
         raise ExportError(f"Expected a file that ends in .onnx or .xml, but got {file.name!r}.")
-    return openers[file.suffix](file)
+    chosen = runtime or usual[file.suffix]
+    if chosen not in RUNTIMES or (chosen == "onnxruntime" and file.suffix == ".xml"):
+        raise ValueError(f"Expected `runtime` to be one of {RUNTIMES} that opens {file.suffix}, but got {runtime!r}.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"Expected `threads` to be at least 1, but got {threads}.")
+    return _open_onnx(file, threads) if chosen == "onnxruntime" else _open_openvino(file, threads)
 
 
-def _open_onnx(file: Path) -> Graph:
+def _open_onnx(file: Path, threads: int | None) -> Graph:
     runtime = load_library("onnxruntime", extra="onnx")
+    options = runtime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        # Between two batches the cores belong to whoever decodes the next one.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        session: Any = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        session: Any = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise _refused("ONNX Runtime", file, error) from error
 
@@ -54,11 +70,15 @@ def _open_onnx(file: Path) -> Graph:
     return run
 
 
-def _open_openvino(file: Path) -> Graph:
+def _open_openvino(file: Path, threads: int | None) -> Graph:
     runtime = load_library("openvino", extra="openvino")
+    # On processors that have bfloat16, OpenVINO would calculate in it unless told not to.
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        # Pinned, several processes with fewer threads than cores would share the first cores and leave the others.
+        options |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     try:
-        # On processors that have bfloat16, OpenVINO would calculate in it unless told not to.
-        compiled: Any = runtime.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled: Any = runtime.Core().compile_model(str(file), "CPU", options)
     except Exception as error:
         raise _refused("OpenVINO", file, error) from error
 

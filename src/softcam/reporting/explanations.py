@@ -150,6 +150,7 @@ def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[s
             **identity,
             "versions": list_versions(),
             "device": str(run.predictor.device),
+            "backend": {"name": run.predictor.backend, "reason": run.predictor.backend_reason},
             "batch_size": run.predictor.batch_size,
             "overlay_limit": journal.overlay_limit,
             "counts": counts,

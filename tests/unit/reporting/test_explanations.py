@@ -113,6 +113,7 @@ def test_the_record_is_written_last_and_says_what_was_done(tmp_path: Path, image
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["complete"] is True
     assert record["model"]["fingerprint"] == fingerprint(predictor.model)
+    assert record["backend"] == {"name": "torch", "reason": predictor.backend_reason}
     assert record["model"]["preprocessing"]["size"] == 32
     assert record["counts"] == {"inputs": 8, "done": 8, "failed": 0}
     assert record["arguments"] == {"overlays": False, "arrays": True, "limit": None, "frames": "each"}
