@@ -9,7 +9,6 @@ four minutes on two cores.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import statistics
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from environment import PACKAGES, describe_environment
 from evidence_cost import time_in_turn
+from options import choose_out, create_parser
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,22 +41,19 @@ Calls = dict[str, Callable[[], object]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = create_parser(__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="one small model, few repeats, nothing written")
-    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     if options.quick:
         options.models, options.repeats = ["timm:tf_efficientnet_lite0"], 3
     torch.set_num_threads(THREADS)
     rows = [row for name in options.models for row in measure(name, options.batches, options.repeats)]
     setting = {"size": SIZE, "classes": CLASSES, "gemm": GEMM, "repeats": options.repeats, "seed": 0}
-    environment = describe_environment((*PACKAGES, *RUNTIMES))
-    if not options.quick:
-        result = {"environment": environment, "setting": setting, "rows": rows}
-        write_atomic(options.out, json.dumps(result, indent=2) + "\n")
+    environment = describe_environment((*PACKAGES, *RUNTIMES), seeds=[0])
+    result = {"environment": environment, "setting": setting, "rows": rows}
+    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
     for row in rows:
         print(json.dumps(row))
 

@@ -25,12 +25,14 @@ import pyarrow.parquet as pq
 import ray
 import torch
 from environment import describe_environment
+from options import choose_out, create_parser
 from PIL import Image
 
 from softcam.backbones import create_black_box
 from softcam.bundle import save
 from softcam.distributed import Listed, RaySettings
 from softcam.distributed import explain as explain_on_ray
+from softcam.files import write_atomic
 from softcam.nn import convert
 from softcam.predict import Predictor
 from softcam.reporting.explanations import explain
@@ -110,10 +112,10 @@ def measure(root: Path, rounds: int, count: int) -> dict[str, Any]:
     return {**runs, "killed": killed, "local": run_local(root)}
 
 
-def main(*, quick: bool) -> int:
+def main(options: argparse.Namespace) -> int:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     torch.set_num_threads(1)
-    model, count, rounds = ("test_resnet", 48, 1) if quick else ("resnet50", 192, 2)
+    model, count, rounds = ("test_resnet", 48, 1) if options.quick else ("resnet50", 192, 2)
     with tempfile.TemporaryDirectory() as name:
         write_inputs(Path(name), model, count)
         runs = measure(Path(name), rounds, count)
@@ -121,7 +123,7 @@ def main(*, quick: bool) -> int:
     whole = all(run["rows"] == run["distinct"] == count for run in [*runs["one"], *runs["two"], runs["killed"]])
     result = {
         "command": "python benchmarks/ray_speed.py",
-        "environment": describe_environment(("torch", "timm", "ray", "pyarrow", "pillow")),
+        "environment": describe_environment(("torch", "timm", "ray", "pyarrow", "pillow"), seeds=[SEED]),
         "seed": SEED,
         "model": f"timm:{model}",
         "images": count,
@@ -133,12 +135,9 @@ def main(*, quick: bool) -> int:
         "passed": whole and runs["killed"]["repeated"] > 0 and statistics.median(ratios) >= LIMIT,
     }
     print(json.dumps(result, indent=2))
-    if not quick:
-        RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    return 0 if result["passed"] or quick else 1
+    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
+    return 0 if result["passed"] or options.quick else 1
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small network and few images, and no file of results")
-    sys.exit(main(quick=parser.parse_args().quick))
+    sys.exit(main(create_parser(__doc__).parse_args()))

@@ -8,7 +8,6 @@ Writes `benchmarks/results/training_speed.json`.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import csv
 import json
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from environment import describe_environment
 from evidence_cost import summarize, time_in_turn
+from options import choose_out, create_parser
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,21 +48,18 @@ Step = Callable[[], object]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few repeats, to see that it runs")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    options = parser.parse_args()
+    options = create_parser(__doc__).parse_args()
     torch.set_num_threads(count_cores())
     repeats = 3 if options.quick else 15
     result = {
-        "environment": describe_environment(),
+        "environment": describe_environment(seeds=[0]),
         "setting": {"size": SIZE, "dtype": "float32", "repeats": repeats},
         "penalty": [measure_penalty(*setting, repeats=repeats) for setting in SETTINGS],
         "format": [measure_format(*setting, repeats=repeats) for setting in SETTINGS],
         "optimizer": [measure_optimizer(name, repeats=2 * repeats) for name in OPTIMIZERS],
         "processes": measure_processes(images=16 if options.quick else 64, runs=1 if options.quick else 2),
     }
-    write_atomic(options.out, json.dumps(result, indent=2) + "\n")
+    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
     print(json.dumps({name: result[name] for name in ("penalty", "format", "optimizer", "processes")}, indent=2))
 
 
