@@ -150,14 +150,15 @@ class AutoBackend:
         return self._current(images)
 
     def _decide(self, images: Tensor) -> None:
-        if self._source.kept.find() is None:
+        fresh = self._source.kept.find() is None
+        if fresh:
             if self._seen < PATIENCE:
                 return
             _log.info("torch was used so far; exporting the model once, to look for a faster backend")
             self._source.make()
         elif self._recall(images[:1]):
             return
-        self._probe(images)
+        self._probe(images, fresh=fresh)
 
     def _recall(self, images: Tensor) -> bool:
         """Take the choice that was noted on such a machine; return whether there was one that still holds."""
@@ -173,7 +174,7 @@ class AutoBackend:
             self._source.kept.discard()
         return True
 
-    def _probe(self, images: Tensor) -> None:
+    def _probe(self, images: Tensor, *, fresh: bool) -> None:
         backends: dict[str, Backend] = {"torch": self._source.reference}
         refused = []
         for name in self._runtimes:
@@ -181,6 +182,9 @@ class AutoBackend:
                 backends[name] = self._source.open(name, images)
             except SoftCAMError as error:
                 refused.append(f"; {name} is out: {error}")
+        if len(backends) == 1 and not fresh:
+            self._source.kept.discard()
+            return
         best = time_in_turn({name: _bind(backend, images) for name, backend in backends.items()})
         each = {name: 1000 * seconds / len(images) for name, seconds in best.items()}
         order = sorted(each, key=lambda name: each[name])

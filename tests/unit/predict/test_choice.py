@@ -140,13 +140,16 @@ def test_another_machine_measures_again(
     assert (predictor.backend, len(exports)) == ("openvino", 1)
 
 
+@pytest.mark.parametrize("noted", [True, False])
 @pytest.mark.parametrize("content", [b"not a graph", b""])
 def test_a_damaged_graph_is_made_again(
-    bundle: Path, pictures: Pictures, pace: dict[str, float], exports: list[str], content: bytes
+    bundle: Path, pictures: Pictures, pace: dict[str, float], exports: list[str], content: bytes, noted: bool
 ) -> None:
     list(Predictor(bundle, batch_size=2)(pictures))
     (graph,) = (bundle / "exports").glob("*.onnx")
     graph.write_bytes(content)
+    if not noted:
+        graph.with_suffix(".json").unlink()
     expected = list(Predictor(bundle, backend="torch")(pictures))
     predictor = Predictor(bundle, batch_size=2)
     check_same(predictor(pictures), expected)
