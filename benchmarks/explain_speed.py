@@ -183,6 +183,17 @@ def compare_readers(root: Path, rounds: int = 3) -> dict[str, float]:
     return {name: round(statistics.median(values), 1) for name, values in rates.items()}
 
 
+def compare_pixels(root: Path) -> dict[str, float]:
+    """Return by how many of 255 grey levels what the network sees differs in draft."""
+    preprocessing = Predictor(root / "model", batch_size=1).preprocessing
+    found = []
+    for path in sorted((root / "images").iterdir())[:DRAWINGS]:
+        reduced = decode_image(path, least_side=preprocessing.least_side)
+        found.append((preprocessing.resize(reduced)[0] - preprocessing.resize(decode_image(path))[0]).abs() * 255)
+    differences = torch.stack(found)
+    return {"mean": round(float(differences.mean()), 3), "largest": round(float(differences.max()), 1)}
+
+
 def _read(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     return preprocessing(decode_image(path))[0].numpy()
 
@@ -210,6 +221,7 @@ def measure_all(root: Path, plan: argparse.Namespace) -> dict[str, Any]:
     kinds = {"every pixel": backend, "draft": [*backend, "--draft"]}
     runs = [measure(root, name, flags, plan) for name, flags in kinds.items() if plan.only in (None, name)]
     costs = {"stages_ms": time_stages(root), "readers_per_second": compare_readers(root)}
+    costs["draft_grey_levels"] = compare_pixels(root)
     return {"image_bytes": size, "start_up_seconds": start, "runs": runs, **costs}
 
 
