@@ -2,9 +2,9 @@
 
     python benchmarks/ray_speed.py [--quick]
 
-Every worker has one thread of the model; so has the local engine, whose rate is for the record. All run torch. The clock
-of a rate starts when as many shards are finished as there are workers, so that starting them is not counted; `seconds`
-counts it. Writes `benchmarks/results/ray_speed.json`.
+Every worker has one thread of the model; so has the local engine, whose rate is for the record. All run torch. The
+clock of a rate starts when as many shards are finished as there are workers, so that starting them is not counted;
+`seconds` counts it. Writes `benchmarks/results/ray_speed.json`.
 """
 
 from __future__ import annotations
