@@ -559,13 +559,8 @@ def render_explain_speed() -> str:
     lines += ["", "| decoding and resizing by | images per second |", "|---|---|"]
     lines += [f"| {name} | {value:.0f} |" for name, value in result["readers_per_second"].items()]
     start, draft = statistics.median(result["start_up_seconds"]), result["draft_grey_levels"]
-    lines += [
-        "",
-        (
-            f"From the command to the end of a run of one image: {start:.1f} s. In draft the network's input differs by "
-            f"{draft['mean']:.2f} of 255 grey levels in the mean and by at most {draft['largest']:.0f}."
-        ),
-    ]
+    lines += ["", f"From the command to the end of a run of one image: {start:.1f} s. In draft the network's input"]
+    lines += [f"differs by {draft['mean']:.2f} of 255 grey levels in the mean, by at most {draft['largest']:.0f}."]
     return "\n".join(lines) + "\n"
 
 
