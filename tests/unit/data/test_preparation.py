@@ -207,6 +207,7 @@ def test_workers_that_cannot_start_are_an_error_of_their_own(source: Path, tmp_p
     assert not (tmp_path / "out/skipped.csv").exists()
 
 
+@pytest.mark.slow
 def test_workers_share_the_work_and_survive_a_decoder_that_crashes(fragile: ModuleType, tmp_path: Path) -> None:
     source = tmp_path / "download"
     source.mkdir()

@@ -267,6 +267,7 @@ def test_a_big_result_is_summed_up_first(big_result: EvaluationResult) -> None:
     assert _render(big_result) == text
 
 
+@pytest.mark.slow
 def test_charts_of_a_big_result_say_what_is_grey(big_result: EvaluationResult) -> None:
     only = replace(big_result, metrics=big_result.metrics | dict.fromkeys(("roc", "pr", "calibration", "locality")))
     charts = draw_charts(only)
