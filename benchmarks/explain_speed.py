@@ -70,7 +70,8 @@ def write_images(folder: Path, count: int) -> int:
 
     def write(number: int) -> int:
         # Shifted by whole blocks, so that every file has its own digest and the same entropy.
-        pixels = np.roll(drawings[number % len(drawings)], 16 * (number // len(drawings)), axis=1)
+        down, right = divmod(number // len(drawings), SIDE // 16)
+        pixels = np.roll(drawings[number % len(drawings)], (16 * down, 16 * right), axis=(0, 1))
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG", quality=90)
         (folder / f"{number:05d}.jpg").write_bytes(stream.getvalue())
