@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import resource
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from softcam import __version__
+from softcam.cores import count_cores
 from softcam.versions import installed_versions
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "grad-cam")
@@ -29,7 +29,7 @@ def describe_environment(packages: Sequence[str] = PACKAGES, *, seeds: Sequence[
     return {
         "machine": {
             "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": count_cores(),
             "threads": torch.get_num_threads(),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "system": f"{platform.system()} {platform.machine()}",

@@ -31,6 +31,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
+from softcam.cores import count_cores
 from softcam.data.sources import PreparationSettings, prepare_download
 from softcam.files import write_atomic
 
@@ -147,7 +148,7 @@ def measure(root: Path, count: int, workers: int) -> dict[str, Any]:
 
 
 def main(options: argparse.Namespace) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     counts, kinds = (QUICK_COUNTS, [1]) if options.quick else (COUNTS, sorted({1, cores}))
     with tempfile.TemporaryDirectory() as name:
         runs = [measure(Path(name), count, workers) for count in counts for workers in kinds]

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softcam.backbones import create_black_box
+from softcam.cores import count_cores
 from softcam.files import write_atomic
 from softcam.nn import SoftCAM, convert, run_until
 from softcam.training import Hardware, Learner, Recipe, train
 from softcam.training.batches import Share
-from softcam.training.hardware import count_cores
 from softcam.training.module import Task, create_optimizer
 from softcam.training.trunk import find_trunk
 

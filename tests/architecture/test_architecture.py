@@ -24,7 +24,9 @@ FLOORS = {
     "files": 0,
     "_version": 0,
     "versions": 0,
+    "cores": 0,
     "libraries": 0.5,  # above the exceptions, below every room
+    "runs": 0.5,
     "nn": 1,
     "metrics": 1,
     "imaging": 1,

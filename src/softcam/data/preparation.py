@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from softcam._version import __version__
+from softcam.cores import count_cores
 from softcam.data.archives import list_members, read_member
 from softcam.data.downloads import Download, Order, PreparationSettings, Row, count_labels, order_columns
 from softcam.data.manifest import Manifest, read_manifest, write_manifest
@@ -294,7 +294,7 @@ def _window(workers: int) -> int:
 def _count_workers(settings: PreparationSettings) -> int:
     if settings.workers is not None:
         return settings.workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return count_cores()
 
 
 def _open_journal(job: Job) -> dict[str, Outcome]:

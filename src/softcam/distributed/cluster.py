@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Self
 
+from softcam.cores import count_cores
 from softcam.distributed.settings import RaySettings
 from softcam.errors import RunError
 from softcam.libraries import load_library
@@ -68,8 +69,7 @@ def connect(settings: RaySettings) -> Iterator[Any]:
 def _start(ray: Any, address: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        options |= {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        options |= {"num_cpus": count_cores(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:

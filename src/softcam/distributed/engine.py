@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from softcam.distributed import cluster
-from softcam.distributed.finish import check_same_run, find_finished, finish, forget_state, hold
+from softcam.distributed.finish import find_finished, finish, forget_state, hold
 from softcam.distributed.plan import PLAN, STATE, Listed, Plan, choose_shard_rows, write_plan
 from softcam.distributed.settings import RaySettings
 from softcam.distributed.shards import Layout, list_done, remove_leftovers
@@ -22,6 +22,7 @@ from softcam.distributed.worker import Job, Open, ShardWorker
 from softcam.errors import IdentityError, RunError
 from softcam.files import atomic_path, write_atomic
 from softcam.predict import Predictor
+from softcam.runs import check_same_run
 
 Progress = Callable[[str, int, int], None]
 
@@ -106,14 +107,7 @@ def _describe(run: _Run) -> tuple[Layout, dict[str, Any]]:
     (sample,) = predictor([np.zeros((32, 32, 3), np.uint8)])
     height, width = sample.maps.shape[1:]
     layout = Layout(predictor.classes, (height, width), run.settings.evidence, predictor.fingerprint)
-    described = {
-        "fingerprint": predictor.fingerprint,
-        "classes": list(predictor.classes),
-        "thresholds": predictor.thresholds,
-        "preprocessing": predictor.preprocessing.to_dict(),
-        "autocast": None if predictor.autocast is None else str(predictor.autocast),
-    }
-    return layout, {"model": described, "arguments": {"engine": "ray", "evidence": run.settings.evidence}}
+    return layout, {"model": predictor.identity, "arguments": {"engine": "ray", "evidence": run.settings.evidence}}
 
 
 def _complete(

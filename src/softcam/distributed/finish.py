@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,15 +21,12 @@ from softcam.distributed.plan import PLAN, STATE, Plan
 from softcam.distributed.shards import TABLE, fail_duplicate, list_done, name_shard, remove_leftovers, write_table
 from softcam.errors import RunError
 from softcam.files import atomic_path, write_atomic
+from softcam.runs import RECORD, as_text, check_same_run, lock, read_counts
 from softcam.versions import installed_versions
 
-if sys.platform != "win32":
-    import fcntl
-
-RECORD, LOCK = "run.json", "run.partial.lock"
+LOCK = "run.partial.lock"
 
 _FOREIGN = ("predictions.csv", "run.partial.jsonl", TABLE)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextmanager
@@ -46,34 +42,11 @@ def hold(out: Path) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     path = out / LOCK
     with path.open("ab") as stream:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(f"Expected {out} to be free, but another run is writing there.") from error
+        lock(stream, out)
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def check_same_run(recorded: Mapping[str, Any], identity: Mapping[str, Any], out: Path) -> None:
-    """Refuse to mix two runs in one folder.
-
-    Args:
-        recorded: The identity found.
-        identity: The identity wanted; only its keys are compared.
-        out: Where, for the message.
-
-    Raises:
-        RunError: If they differ, naming what differs.
-    """
-    different = [key for key, value in identity.items() if recorded.get(key) != value]
-    if different:
-        raise RunError(
-            f"Expected {out} to be new or to hold the same run, but its {', '.join(different)} differ. "
-            "Choose another folder, or remove this one."
-        )
 
 
 def find_finished(out: Path, identity: Mapping[str, Any]) -> dict[str, int] | None:
@@ -93,13 +66,7 @@ def find_finished(out: Path, identity: Mapping[str, Any]) -> dict[str, int] | No
         if (out / STATE).exists():
             check_same_run(json.loads((out / STATE).read_bytes())["identity"], identity, out)
         return None
-    try:
-        record = json.loads((out / RECORD).read_bytes())
-        counts: dict[str, int] = record["counts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"Expected {RECORD} in {out} to be the record of a run, but it cannot be read.") from error
-    check_same_run(record, identity, out)
-    return counts
+    return read_counts(out, identity)
 
 
 def finish(out: Path, plan: Plan, identity: Mapping[str, Any], *, repeated: int) -> dict[str, int]:
@@ -195,10 +162,5 @@ def _list_failures(out: Path, plan: Plan) -> dict[str, int]:
                 counts["inputs"] += 1
                 counts["done" if row["status"] == "ok" else "failed"] += 1
                 if row["status"] == "failed":
-                    writer.writerow([_as_text(row["id"]), _as_text(row["reason"])])
+                    writer.writerow([as_text(row["id"]), as_text(row["reason"])])
     return counts
-
-
-def _as_text(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -86,9 +86,9 @@ def _compare(model: SoftCAM, graph: Graph, images: Tensor) -> tuple[float, float
     cells = maps.flatten(2)
     scale = torch.maximum(logits.abs().amax(), cells.abs().mean(-1).amax())
     return (
-        _relative(logits - expected.logits, expected.logits),
-        _relative(maps - expected.maps, expected.maps),
-        _relative(cells.mean(-1) - logits, scale),
+        relative_error(logits - expected.logits, expected.logits),
+        relative_error(maps - expected.maps, expected.maps),
+        relative_error(cells.mean(-1) - logits, scale),
     )
 
 
@@ -101,7 +101,13 @@ def _run(graph: Graph, images: Tensor) -> tuple[object, object]:
         ) from error
 
 
-def _relative(difference: Tensor, reference: Tensor) -> float:
+def relative_error(difference: Tensor, reference: Tensor) -> float:
+    """Return the largest of some differences relative to the largest reference; NaN where there is one.
+
+    Args:
+        difference: Of any shape.
+        reference: Of any shape.
+    """
     largest = difference.abs().amax()
     # A tensor divides by zero, into infinity; a new classifier of zeros gives exact zeros, which agree.
     return 0.0 if largest == 0 else float(largest / reference.abs().amax())

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from softcam.errors import ExportError
+from softcam.export.agreement import TOLERANCE
 from softcam.export.failures import first_line
 from softcam.libraries import load_library
-
-TOLERANCE = 1e-4
-"""Largest relative difference of the outputs that is accepted; float32 on other kernels gives 1e-7 to 1e-5."""
 
 _CHUNK = 8
 """Images per call: more of them leave the processor's caches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -75,6 +76,11 @@ def write_openvino(onnx_path: Path, path: Path, *, metadata: Mapping[str, str]) 
         openvino.save_model(graph, str(path), compress_to_fp16=False)
     except Exception as error:
         raise ExportError(f"Expected OpenVINO to convert the graph, but it said: {first_line(error)}") from error
+
+
+def full_precision() -> AbstractContextManager[None]:
+    """Return a context without autocast: a graph that is traced under a caller's would hold its casts."""
+    return torch.autocast("cpu", enabled=False)
 
 
 def _check_opset(opset: int | None, newest: int) -> None:

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from softcam.bundle import read_config
 from softcam.bundle.folder import EXPORTS
 from softcam.errors import ExportError, SoftCAMWarning
-from softcam.export.graph import write_onnx
+from softcam.export.graph import full_precision, write_onnx
 from softcam.export.source import WRITERS, open_source
 from softcam.files import atomic_files, write_atomic
 from softcam.libraries import load_library
@@ -72,8 +70,7 @@ class KeptGraph:
         for folder in self.folders:
             path = folder / self.name
             try:
-                # A graph traced under a caller's autocast would hold its casts.
-                with torch.autocast("cpu", enabled=False), atomic_files(path) as staged, _quiet():
+                with full_precision(), atomic_files(path) as staged, _quiet():
                     write_onnx(ready.model, staged / path.name, ready.shape, metadata=ready.record.to_metadata())
             except OSError as error:
                 refusals.append(f"{folder}: {error.strerror or type(error).__name__}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from softcam.export.agreement import measure
-from softcam.export.graph import write_onnx, write_openvino
+from softcam.export.graph import full_precision, write_onnx, write_openvino
 from softcam.export.report import ExportReport, Format
 from softcam.export.source import Source, open_source
 from softcam.files import atomic_files
@@ -51,7 +49,7 @@ def export_onnx(
     path = _check_name(out, ".onnx")
     _require("onnx", "onnxscript", "onnxruntime")
     ready = open_source(source, input_size=input_size, black_box=black_box)
-    with _full_precision(), atomic_files(path) as folder:
+    with full_precision(), atomic_files(path) as folder:
         staged = folder / path.name
         version = write_onnx(ready.model, staged, ready.shape, metadata=ready.record.to_metadata(), opset=opset)
         return _report(ready, staged, path, form="onnx", opset=version)
@@ -89,7 +87,7 @@ def export_openvino(
     _require("onnx", "onnxscript")
     load_library("openvino", extra="openvino")
     ready = open_source(source, input_size=input_size, black_box=black_box)
-    with _full_precision(), atomic_files(path) as folder:
+    with full_precision(), atomic_files(path) as folder:
         staged, bridge = folder / path.name, folder / "bridge" / "graph.onnx"
         bridge.parent.mkdir()
         version = write_onnx(ready.model, bridge, ready.shape, metadata={}, opset=opset)
@@ -117,11 +115,6 @@ def _check_name(out: str | Path, suffix: str) -> Path:
     if path.suffix != suffix or path.is_dir():
         raise ValueError(f"Expected `out` to be a file that ends in {suffix}, but got {str(out)!r}.")
     return path
-
-
-def _full_precision() -> AbstractContextManager[None]:
-    # A graph traced under a caller's autocast would hold its casts.
-    return torch.autocast("cpu", enabled=False)
 
 
 def _require(*packages: str) -> None:

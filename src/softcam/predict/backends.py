@@ -12,12 +12,10 @@ from torch import Tensor
 
 from softcam.errors import ExportError, RunError, SoftCAMWarning
 from softcam.export import KeptGraph, open_graph
+from softcam.export.agreement import TOLERANCE, relative_error
 from softcam.nn import Evidence, SoftCAM
 
 Name = Literal["auto", "torch", "onnxruntime", "openvino"]
-
-TOLERANCE = 1e-4
-"""Largest relative difference from torch of what another backend gives; float32 on other kernels gives 1e-7 to 1e-5."""
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -180,5 +178,4 @@ def _join(parts: Sequence[Evidence]) -> Evidence:
 def _differ(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
         return float("nan")
-    difference = (found.double() - expected.double()).abs().amax()
-    return 0.0 if difference == 0 else float(difference / expected.double().abs().amax())
+    return relative_error(found.double() - expected.double(), expected.double())

@@ -146,6 +146,17 @@ class Predictor:
         """SHA-256 of the model's tensors, as in its bundle."""
         return self._stored_fingerprint or fingerprint(self.model)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All of the model that decides predictions, as JSON gives it back."""
+        return {
+            "fingerprint": self.fingerprint,
+            "classes": list(self.classes),
+            "thresholds": self.thresholds,
+            "preprocessing": self.preprocessing.to_dict(),
+            "autocast": None if self.autocast is None else str(self.autocast),
+        }
+
     def __call__(self, inputs: Iterable[Source]) -> Generator[Prediction, None, None]:
         """Yield one prediction per input, in the order of the inputs.
 

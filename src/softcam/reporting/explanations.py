@@ -23,14 +23,15 @@ from softcam.predict import Outcome, Predictor, Readable
 from softcam.reporting.evidence_file import encode_evidence
 from softcam.reporting.finishing import Batch, Finisher, say_what_the_disk_lacks
 from softcam.reporting.inputs import WHOLE, Draft, Entry, Listing, Reading, summarize
-from softcam.reporting.journal import Journal, check_same_run, open_journal
+from softcam.reporting.journal import Journal, open_journal
 from softcam.reporting.overlays import draw_overlay
 from softcam.reporting.predictions import make_row, write_tables
 from softcam.reporting.products import EVERYTHING, Products
+from softcam.runs import RECORD, read_counts
 
 Progress = Callable[[str, int, int], None]
 
-JOURNAL, RECORD = "run.partial.jsonl", "run.json"
+JOURNAL = "run.partial.jsonl"
 PRODUCTS = ("predictions.csv", "failures.csv", "evidence", "overlays")
 
 _KEPT_PIXELS = 16 * 1024 * 1024
@@ -122,17 +123,9 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the results, as JSON gives it back."""
-        predictor = self.predictor
         count, digest = summarize(self.listing)
         arguments = {**self.products.arguments, **self.reading.arguments}
-        model = {
-            "fingerprint": predictor.fingerprint,
-            "classes": list(predictor.classes),
-            "thresholds": predictor.thresholds,
-            "preprocessing": predictor.preprocessing.to_dict(),
-            "autocast": None if predictor.autocast is None else str(predictor.autocast),
-        }
-        return {"model": model, "arguments": arguments, "inputs": {"count": count, "digest": digest}}
+        return {"model": self.predictor.identity, "arguments": arguments, "inputs": {"count": count, "digest": digest}}
 
 
 def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[str, int]:
@@ -245,12 +238,7 @@ def _find_finished(out: Path, identity: dict[str, Any]) -> dict[str, int] | None
                 f"Expected {out} to be new or to hold this run, but it holds {', '.join(foreign)} of another."
             )
         return None
-    try:
-        record = json.loads((out / RECORD).read_bytes())
-        counts: dict[str, int] = record["counts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"Expected {RECORD} in {out} to be the record of a run, but it cannot be read.") from error
-    check_same_run(record, identity, out)
+    counts = read_counts(out, identity)
     (out / JOURNAL).unlink(missing_ok=True)
     return counts
 

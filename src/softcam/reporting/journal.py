@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from softcam.errors import RunError
-
-if sys.platform != "win32":
-    import fcntl
+from softcam.runs import check_same_run, lock
 
 
 @dataclass(frozen=True)
@@ -130,28 +127,5 @@ def open_journal(path: Path) -> Iterator[Journal]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(f"Expected {path.parent} to be free, but another run is writing there.") from error
+        lock(stream, path.parent)
         yield Journal(path, stream)
-
-
-def check_same_run(recorded: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to mix two runs in one folder.
-
-    Args:
-        recorded: The identity found.
-        identity: The identity wanted; only its keys are compared.
-        folder: Where, for the message.
-
-    Raises:
-        RunError: If they differ, naming what differs.
-    """
-    different = [key for key, value in identity.items() if recorded.get(key) != value]
-    if different:
-        raise RunError(
-            f"Expected {folder} to be new or to hold the same run, but its {', '.join(different)} differ. "
-            "Choose another folder, or remove this one."
-        )

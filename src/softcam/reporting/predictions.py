@@ -10,8 +10,7 @@ from softcam.files import atomic_path
 from softcam.predict import Prediction
 from softcam.reporting.inputs import Entry
 from softcam.reporting.journal import Row
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from softcam.runs import as_text
 
 
 def make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str], classes: int) -> Row:
@@ -59,15 +58,10 @@ def write_tables(out: Path, rows: Iterable[Row], classes: Sequence[str]) -> dict
         writer.writerow(["image", "status", "predicted", *columns, "sum_error", "error"])
         bad_writer.writerow(["image", "reason"])
         for row in rows:
-            image, error = _as_text(row.id), _as_text(row.error)
-            writer.writerow([image, row.status, _as_text(row.cells[0]), *row.cells[1:], error])
+            image, error = as_text(row.id), as_text(row.error)
+            writer.writerow([image, row.status, as_text(row.cells[0]), *row.cells[1:], error])
             counts["inputs"] += 1
             counts["done" if row.status == "ok" else "failed"] += 1
             if row.status == "failed":
                 bad_writer.writerow([image, error])
     return counts
-
-
-def _as_text(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell

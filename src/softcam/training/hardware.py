@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from softcam.cores import count_cores
 from softcam.errors import RunError
 from softcam.training.recipe import Recipe
 from softcam.training.values import require
@@ -70,11 +70,6 @@ class Hardware:
         kind = "GPUs" if self.uses_gpu else "CPU cores"
         if devices > found:
             raise RunError(f"Expected at most {found} devices, one for each of the {kind} here, but got {devices}.")
-
-
-def count_cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_precision(recipe: Recipe, hardware: Hardware) -> Precision:
