@@ -286,3 +286,17 @@ def test_refuses_a_single_input(model: SoftCAM, preprocessing: Preprocessing, si
 def test_refuses_an_input_of_another_type(model: SoftCAM, preprocessing: Preprocessing) -> None:
     with pytest.raises(TypeError, match="but got int"):
         list(Predictor(model, preprocessing=preprocessing)([3]))  # type: ignore[list-item]
+
+
+def test_its_identity_is_all_of_the_model_that_decides_predictions(tmp_path: Path) -> None:
+    model = convert(create_black_box("timm:test_resnet", num_classes=2, weights="none").eval())
+    record, names = Preprocessing(size=32).to_dict(), ["intact", "defect"]
+    save(model, tmp_path / "model", classes=names, preprocessing=record, thresholds={names[1]: 0.3})
+    predictor = Predictor(tmp_path / "model", autocast=torch.bfloat16)
+    assert predictor.identity == {
+        "fingerprint": predictor.fingerprint,
+        "classes": names,
+        "thresholds": {names[1]: 0.3},
+        "preprocessing": record,
+        "autocast": "torch.bfloat16",
+    }
