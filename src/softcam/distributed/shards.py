@@ -54,7 +54,11 @@ class Layout:
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns and their types; the classes are in the metadata under `softcam`."""
+        """Columns and their types; the classes are in the metadata under `softcam`.
+
+        Lists are never null, but hold NaN where there is nothing: several readers of Parquet, pyarrow before 26 among
+        them, fail on a null among lists of fixed size.
+        """
         scores = pa.list_(pa.float32(), len(self.classes))
         columns = {"id": pa.string(), "status": pa.string(), "reason": pa.string(), "predicted": pa.string()}
         columns |= {"probabilities": scores, "logits": scores}
@@ -63,7 +67,7 @@ class Layout:
             columns |= {"evidence": pa.list_(number, self.cells)}
         columns |= {"h": pa.int32(), "w": pa.int32(), "sum_error": pa.float64(), "geometry": pa.string()}
         columns |= {"spacing": pa.list_(pa.float64(), 2), "digest": pa.string()}
-        always = {"id", "status", "reason", "digest"}
+        always = {"id", "status", "reason", "digest", "probabilities", "logits", "evidence", "spacing"}
         about = {"classes": list(self.classes), "grid": list(self.grid), "fingerprint": self.fingerprint}
         fields = [pa.field(name, kind, nullable=name not in always) for name, kind in columns.items()]
         return pa.schema(fields, {"softcam": json.dumps(about)})
@@ -119,6 +123,9 @@ def fail_duplicate(table: pa.Table, row: int, first: str) -> pa.Table:
     """
     kept = {"id": table["id"][row].as_py(), "digest": table["digest"][row].as_py()}
     failed = kept | {"status": "failed", "reason": f"duplicate of {first}"}
+    failed |= {
+        field.name: [np.nan] * field.type.list_size for field in table.schema if pa.types.is_fixed_size_list(field.type)
+    }
     middle = pa.Table.from_pylist([failed], table.schema)
     return pa.concat_tables([table.slice(0, row), middle, table.slice(row + 1)]).combine_chunks()
 
@@ -131,39 +138,42 @@ def mark_frame(prediction: Prediction, frame: int | None) -> Prediction:
 
 
 def _make_table(rows: Sequence[Prediction], layout: Layout) -> pa.Table:
-    bad = np.array([row.status == "failed" for row in rows])
     _check_grid(rows, layout)
     columns: dict[str, Any] = {
         "id": [row.id for row in rows],
         "status": [row.status for row in rows],
         "reason": [row.reason for row in rows],
         "predicted": [None if row.status == "failed" else row.predicted for row in rows],
-        "probabilities": _stack((row.probabilities for row in rows), bad, len(layout.classes), np.float32),
-        "logits": _stack((row.logits for row in rows), bad, len(layout.classes), np.float32),
+        "probabilities": _stack(_known(rows, "probabilities"), len(layout.classes), np.float32),
+        "logits": _stack(_known(rows, "logits"), len(layout.classes), np.float32),
         "h": [None if row.status == "failed" else layout.grid[0] for row in rows],
         "w": [None if row.status == "failed" else layout.grid[1] for row in rows],
         "sum_error": [None if row.status == "failed" else row.sum_error for row in rows],
         "geometry": [row.geometry.to_json() if row.geometry else None for row in rows],
-        "spacing": pa.array([row.spacing for row in rows], pa.list_(pa.float64(), 2)),
+        "spacing": _stack((row.spacing for row in rows), 2, np.float64),
         "digest": [row.digest for row in rows],
     }
     if layout.evidence != "none":
-        columns["evidence"] = _stack((row.maps for row in rows), bad, layout.cells, np.dtype(layout.evidence).type)
+        columns["evidence"] = _stack(_known(rows, "maps"), layout.cells, np.dtype(layout.evidence).type)
     return pa.Table.from_pydict({name: columns[name] for name in layout.schema.names}, layout.schema)
 
 
-def _stack(
-    arrays: Iterable[npt.NDArray[np.float32]], bad: npt.NDArray[np.bool_], size: int, kind: type[np.floating[Any]]
-) -> pa.Array:
-    """Return lists of `size` numbers each, null where a row is bad."""
-    values = np.zeros((len(bad), size), kind)
-    for target, source, empty in zip(values, arrays, bad, strict=True):
-        if not empty:
+def _known(rows: Sequence[Prediction], name: str) -> list[npt.NDArray[np.float32] | None]:
+    return [None if row.status == "failed" else getattr(row, name) for row in rows]
+
+
+def _stack(arrays: Iterable[npt.ArrayLike | None], size: int, kind: type[np.floating[Any]]) -> pa.Array:
+    """Return lists of `size` numbers each, of NaN where there are none."""
+    rows = list(arrays)
+    values = np.full((len(rows), size), np.nan, kind)
+    there = [row is not None for row in rows]
+    for target, source in zip(values, rows, strict=True):
+        if source is not None:
             with np.errstate(over="ignore"):
-                target[:] = source.reshape(-1)
-    if not np.isfinite(values).all():
+                target[:] = np.reshape(source, -1)
+    if not np.isfinite(values[there]).all():
         raise RunError("Expected evidence below 65504, but float16 cannot hold it. Use float32.")
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), size, mask=pa.array(bad))
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), size)
 
 
 def _check_grid(rows: Sequence[Prediction], layout: Layout) -> None:

@@ -36,7 +36,8 @@ def test_rows_come_back_and_failed_ones_are_empty(tmp_path: Path) -> None:
     assert (good["evidence"], good["h"], good["w"]) == (list(map(float, range(12))), 2, 3)
     assert (Geometry.from_json(good["geometry"]), good["spacing"]) == (GEOMETRY, [0.5, 0.25])
     assert (bad["id"], bad["status"], bad["reason"], bad["digest"]) == ("y", "failed", "file is empty", "")
-    assert all(bad[name] is None for name in ("predicted", "logits", "probabilities", "evidence", "h", "geometry"))
+    assert all(bad[name] is None for name in ("predicted", "h", "geometry"))
+    assert all(np.isnan(bad[name]).all() for name in ("logits", "probabilities", "evidence", "spacing"))
     assert json.loads(table.schema.metadata[b"softcam"]) == {"classes": ["a", "b"], "grid": [2, 3], "fingerprint": "f1"}
 
 
@@ -62,7 +63,8 @@ def test_duplicates_fail_across_files_and_again_changes_nothing(tmp_path: Path) 
     rows = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     assert [row["reason"] for row in rows] == ["", "", "", "duplicate of x", "duplicate of x"]
     assert [row["status"] for row in rows] == ["ok", "ok", "ok", "failed", "failed"]
-    assert (rows[3]["logits"], rows[3]["digest"], rows[2]["logits"]) == (None, "d1", [2.5, 8.5])
+    assert (rows[3]["digest"], rows[2]["logits"]) == ("d1", [2.5, 8.5])
+    assert all(np.isnan(rows[3][name]).all() for name in ("logits", "probabilities", "evidence", "spacing"))
     before = {path: path.read_bytes() for path in (tmp_path / "predictions.parquet").iterdir()}
     fail_duplicates(tmp_path, 2)
     assert {path: path.read_bytes() for path in before} == before
