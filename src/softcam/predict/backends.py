@@ -101,7 +101,7 @@ class TorchBackend:
         self._limit = count // 2
 
     def _to_device(self, images: Tensor) -> Tensor:
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and images.device.type == "cpu":
             images = images.pin_memory().to(self.device, non_blocking=True)
         return images.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
 

@@ -352,6 +352,7 @@ def test_weights_that_are_not_finite_are_refused(
 )
 def test_wrappers_are_taken_off(black_box: nn.Module, images: Tensor, wrap: Callable[[nn.Module], nn.Module]) -> None:
     model = convert(wrap(black_box), images=images)
+    images = images.to(next(black_box.parameters()).device)  # where there is a GPU, DataParallel moves the network
     check_exact(model, black_box(images), images)
     assert type(model.features.network) is type(black_box)
 

@@ -77,7 +77,8 @@ def test_the_bundle_holds_the_best_epoch(values: dict[str, Any], tmp_path: Path)
     best = scores.index(min(scores))
     assert done.metrics["best_epoch"] == best + 1
     assert done.metrics["val_loss"] == float(rows[best]["val_loss"])
-    state = torch.load(done.path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    checkpoint = torch.load(done.path / "checkpoints" / "best.ckpt", weights_only=True, map_location="cpu")
+    state = checkpoint["state_dict"]
     stored = bundle.load(done.model_path).state_dict()
     assert all(torch.equal(stored[name], state[f"model.{name}"]) for name in stored)
 

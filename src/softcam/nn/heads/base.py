@@ -85,8 +85,7 @@ class EvidenceHead(nn.Module):
         placed = self.place(features)
         if mask is not None:
             placed = placed * mask.reshape(*mask.shape, *[1] * self.dims)
-        maps: Tensor = self.classifier(placed)
-        return self._classify(self.pool(features), mask), maps
+        return self._classify(self.pool(features), mask), self._convolve(placed)
 
     def set_classifier(self, weight: Tensor, bias: Tensor) -> Self:
         """Take weight (K, D') and bias (K,) over, with their dtype and device, and return this layer."""
@@ -117,6 +116,15 @@ class EvidenceHead(nn.Module):
             return None
         ones = features.new_ones(features.shape[0], self.classifier.in_channels)
         return F.dropout(ones, self.dropout)
+
+    def _convolve(self, placed: Tensor) -> Tensor:
+        weight, bias = self.classifier.weight, self.classifier.bias
+        if placed.is_cuda and placed.dtype == torch.float32:
+            # cuDNN rounds what a convolution multiplies to ten bits (TF32) unless told otherwise, and the maps would
+            # miss the logits by 1e-3; a matrix product keeps float32.
+            return F.linear(placed.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+        maps: Tensor = self.classifier(placed)
+        return maps
 
     def _classify(self, pooled: Tensor, mask: Tensor | None) -> Tensor:
         pooled = pooled if mask is None else pooled * mask

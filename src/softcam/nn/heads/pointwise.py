@@ -64,8 +64,7 @@ class PointwiseEvidence(EvidenceHead):
         mask = self._mask(features)
         placed = self.place(features)
         masked = placed if mask is None else placed * mask.reshape(*mask.shape, *[1] * self.dims)
-        maps: Tensor = self.classifier(masked)
-        return self._classify(mean(placed), mask), maps
+        return self._classify(mean(placed), mask), self._convolve(masked)
 
 
 class CellNorm(nn.Module):

@@ -80,7 +80,7 @@ class SeveralEvidence(nn.Module):
     def add(self, parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         """Return the sum of what `parts` gave: logits, and maps on the finest grid."""
         logits = torch.stack([part[0] for part in parts]).sum(0)
-        finest = max((m for (_, m), placed in zip(parts, self.placed, strict=True) if placed), key=_cells)
+        finest = max([m for (_, m), placed in zip(parts, self.placed, strict=True) if placed], key=_cells)
         summed = [
             resize(maps, finest.shape[2:]) if placed else _spread(maps, finest.ndim)
             for (_, maps), placed in zip(parts, self.placed, strict=True)
