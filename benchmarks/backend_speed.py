@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from softcam.backbones import create_black_box
 from softcam.export import KeptGraph
+from softcam.export.runtime import get_openvino
 from softcam.files import write_atomic
 from softcam.libraries import load_library
 from softcam.nn import SoftCAM, convert
@@ -108,9 +109,8 @@ def run_onnx(path: Path) -> Callable[[Tensor], object]:
 
 
 def run_openvino(path: Path) -> Callable[[Tensor], object]:
-    runtime = load_library("openvino", extra="openvino")
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": THREADS, "ENABLE_CPU_PINNING": False}
-    compiled = runtime.Core().compile_model(str(path), "CPU", options)
+    compiled = get_openvino().compile_model(str(path), "CPU", options)
     return lambda images: compiled(images.numpy())
 
 

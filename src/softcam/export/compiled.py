@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from softcam.errors import ExportError
 from softcam.export.agreement import TOLERANCE
 from softcam.export.failures import first_line
+from softcam.export.runtime import get_openvino
 from softcam.libraries import load_library
 
 _CHUNK = 8
@@ -47,7 +48,7 @@ def compile_forward(model: nn.Module, images: Tensor) -> Callable[[Tensor], Tens
             graph = openvino.convert_model(program)
         # On processors that have bfloat16, OpenVINO would calculate in it unless told not to.
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        compiled: Any = openvino.compile_model(graph, "CPU", options)
+        compiled: Any = get_openvino().compile_model(graph, "CPU", options)
     except Exception as error:
         raise ExportError(
             f"Expected OpenVINO to compile {type(model).__name__}, but: {first_line(error)} Run it in torch instead."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,20 @@ def open_graph(path: str | Path, *, runtime: str | None = None, threads: int | N
     return _open_onnx(file, threads) if chosen == "onnxruntime" else _open_openvino(file, threads)
 
 
+@cache
+def get_openvino() -> Any:
+    """Return the one core of OpenVINO in this process, which compiles models and stays until the process ends.
+
+    OpenVINO gives the thread that first compiles a model a stack for signal handlers, and frees it with the last core
+    and model. Where another thread drops that one, the first keeps a pointer to freed memory, and the next signal with
+    a handler (Ctrl-C, SIGTERM, the end of a child process) ends the process.
+
+    Raises:
+        MissingExtraError: If openvino is not installed.
+    """
+    return load_library("openvino", extra="openvino").Core()
+
+
 def _open_onnx(file: Path, threads: int | None) -> Graph:
     runtime = load_library("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
@@ -71,14 +86,14 @@ def _open_onnx(file: Path, threads: int | None) -> Graph:
 
 
 def _open_openvino(file: Path, threads: int | None) -> Graph:
-    runtime = load_library("openvino", extra="openvino")
+    core = get_openvino()
     # On processors that have bfloat16, OpenVINO would calculate in it unless told not to.
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         # Pinned, several processes with fewer threads than cores would share the first cores and leave the others.
         options |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     try:
-        compiled: Any = runtime.Core().compile_model(str(file), "CPU", options)
+        compiled: Any = core.compile_model(str(file), "CPU", options)
     except Exception as error:
         raise _refused("OpenVINO", file, error) from error
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from softcam.errors import ExportError, MissingExtraError
 from softcam.export import compile_forward
 from softcam.export import compiled as module
+from softcam.export.runtime import get_openvino
 from softcam.nn import SoftCAM
 
 openvino = pytest.importorskip("openvino")
@@ -80,8 +83,9 @@ def test_it_calculates_in_single_precision_on_as_many_threads(
     model: SoftCAM, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, Any]] = []
-    real = openvino.compile_model
-    monkeypatch.setattr(openvino, "compile_model", lambda graph, *rest: seen.append(rest[1]) or real(graph, *rest))
+    core = get_openvino()
+    spy = SimpleNamespace(compile_model=lambda graph, *rest: seen.append(rest[1]) or core.compile_model(graph, *rest))
+    monkeypatch.setattr(module, "get_openvino", lambda: spy)
     compile_forward(model, images)
     assert seen == [{"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}]
 
@@ -90,3 +94,25 @@ def test_a_missing_library_is_named(model: SoftCAM, images: Tensor, monkeypatch:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"softcam\[openvino\]"):
         module.compile_forward(model, images)
+
+
+PROGRAM = """
+import gc, signal, subprocess, threading
+import torch
+from softcam.export import compile_forward
+
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()).eval()
+box = [compile_forward(network, torch.randn(2, 3, 16, 16))]
+thread = threading.Thread(target=lambda: (box.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGTERM)
+print(*heard)
+"""
+
+
+def test_signals_are_heard_after_another_thread_dropped_the_last_model() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "SIGTERM"), done.stderr
