@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +51,38 @@ def open_graph(path: str | Path, *, runtime: str | None = None, threads: int | N
         raise ValueError(f"Expected `runtime` to be one of {RUNTIMES} that opens {file.suffix}, but got {runtime!r}.")
     if threads is not None and threads < 1:
         raise ValueError(f"Expected `threads` to be at least 1, but got {threads}.")
-    return _open_onnx(file, threads) if chosen == "onnxruntime" else _open_openvino(file, threads)
+    opener: _Opener = partial(_open_onnx if chosen == "onnxruntime" else _open_openvino, file)
+    return opener(threads, 1) if threads in (None, 1) else _SideBySide(opener, threads)
+
+
+class _Opener(Protocol):
+    """Opens a file for so many threads, shared evenly by so many calls at a time."""
+
+    def __call__(self, threads: int | None, calls: int) -> Graph: ...
+
+
+class _SideBySide:
+    """As many parts of a batch at a time as there are threads; a smaller batch on all threads together.
+
+    Threads that compute an image together wait for the slowest of them at every layer. Apart, one that has to give way
+    to whoever decodes the next images holds up no other.
+    """
+
+    def __init__(self, opener: _Opener, threads: int) -> None:
+        self._opener, self._threads = opener, threads
+        self._apart = opener(threads, threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="softcam-graph")
+
+    @cached_property
+    def _together(self) -> Graph:
+        return self._opener(self._threads, 1)
+
+    def __call__(self, images: Array) -> tuple[Array, Array]:
+        if len(images) < self._threads:
+            return self._together(images)
+        found = self._pool.map(self._apart, np.array_split(images, self._threads))
+        logits, maps = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return logits, maps
 
 
 @cache
@@ -66,11 +99,11 @@ def get_openvino() -> Any:
     return load_library("openvino", extra="openvino").Core()
 
 
-def _open_onnx(file: Path, threads: int | None) -> Graph:
+def _open_onnx(file: Path, threads: int | None, calls: int) -> Graph:
     runtime = load_library("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     if threads is not None:
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads // calls
         # Between two batches the cores belong to whoever decodes the next one.
         options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
@@ -85,10 +118,10 @@ def _open_onnx(file: Path, threads: int | None) -> Graph:
     return run
 
 
-def _open_openvino(file: Path, threads: int | None) -> Graph:
+def _open_openvino(file: Path, threads: int | None, calls: int) -> Graph:
     core = get_openvino()
     # On processors that have bfloat16, OpenVINO would calculate in it unless told not to.
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": calls}
     if threads is not None:
         # Pinned, several processes with fewer threads than cores would share the first cores and leave the others.
         options |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
@@ -96,10 +129,18 @@ def _open_openvino(file: Path, threads: int | None) -> Graph:
         compiled: Any = core.compile_model(str(file), "CPU", options)
     except Exception as error:
         raise _refused("OpenVINO", file, error) from error
+    requests: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(calls):
+        requests.put(compiled.create_infer_request())
 
     def run(images: Array) -> tuple[Array, Array]:
-        found = compiled({INPUT: images})
-        return found[OUTPUTS[0]], found[OUTPUTS[1]]
+        request = requests.get()
+        try:
+            found = request.infer({INPUT: images})
+            # Copies, since the next call uses the same memory.
+            return found[OUTPUTS[0]].copy(), found[OUTPUTS[1]].copy()
+        finally:
+            requests.put(request)
 
     return run
 

@@ -13,11 +13,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-_MOST_THREADS = 4
+_MOST_THREADS = 16
 
 
 def count_threads() -> int:
-    """Return how many threads decode images: one per core that this process may use, and at most four."""
+    """Return how many threads decode images: one per core that this process may use, and at most sixteen."""
     return min(_MOST_THREADS, count_cores())
 
 

@@ -140,3 +140,21 @@ def test_versions_of_both_runtimes_open_the_same_file(model: SoftCAM) -> None:
         open_graph(path, threads=0)
     kept.discard()
     path.parent.rmdir()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_batches_of_any_size_are_shared_by_threads(runtime: str, model: SoftCAM, tmp_path: Path) -> None:
+    pytest.importorskip(runtime)
+    pytest.importorskip("onnxscript")
+    path = KeptGraph("a.onnx", [tmp_path]).make(model, SIZE)
+    images = torch.randn(8, 3, *SIZE, generator=torch.Generator().manual_seed(0)).numpy()
+    alone, shared = (open_graph(path, runtime=runtime, threads=threads) for threads in (1, 3))
+    kept = []
+    for count in (1, 2, 3, 4, 8):
+        expected, found = alone(images[:count]), shared(images[:count])
+        kept.append((expected, found, [array.copy() for array in found]))
+    for expected, found, then in kept:
+        for first, second, third in zip(expected, found, then, strict=True):
+            assert first.shape == second.shape
+            torch.testing.assert_close(torch.from_numpy(first), torch.from_numpy(second), rtol=1e-4, atol=1e-5)
+            assert (second == third).all()  # nothing is overwritten by the next call
