@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+IMAGE_SUFFIXES = frozenset({".bmp", ".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
 
 def create_path_check(root: Path) -> Callable[[str], str | None]:
     """Return a function that says what a path should have been, or None if it is a file below `root`.

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from softcam.data.paths import IMAGE_SUFFIXES
 from softcam.errors import ManifestError
 
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = frozenset({".bmp", ".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _STORED_NAMES = ("manifest.csv", "manifest.parquet")
 _EMPTY = frozenset({"", "nan", "<na>"})
 

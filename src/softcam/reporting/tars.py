@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from softcam.data.tables import IMAGE_SUFFIXES
+from softcam.data.paths import IMAGE_SUFFIXES
 from softcam.errors import ImageError
 from softcam.reporting.archives import leads_out
 

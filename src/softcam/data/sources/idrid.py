@@ -29,7 +29,7 @@ from softcam.data.downloads import (
     match_images,
 )
 from softcam.data.fundus import find_square
-from softcam.data.tables import IMAGE_SUFFIXES
+from softcam.data.paths import IMAGE_SUFFIXES
 from softcam.errors import ImageError
 from softcam.imaging import decode_image
 
