@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from options import QUICK, RESULTS
 
 from softcam import __version__
@@ -43,6 +44,7 @@ class Script:
         quick: Seconds that its small version takes there; None where there is none.
         needs: Modules that it cannot do without, beside those of the extra `dev`.
         draws: Whether anything in it is random, so that its results must name seeds.
+        gpu: Whether it needs a GPU.
         command: Script and arguments that differ from `<name>.py`; such a script chooses its own file.
     """
 
@@ -51,6 +53,7 @@ class Script:
     quick: float | None = None
     needs: tuple[str, ...] = ()
     draws: bool = True
+    gpu: bool = False
     command: tuple[str, ...] = ()
 
     @property
@@ -59,9 +62,11 @@ class Script:
         return HERE / (self.command[0] if self.command else f"{self.name}.py")
 
     @property
-    def missing(self) -> list[str]:
-        """The modules that are not installed."""
-        return [module for module in self.needs if find_spec(module) is None]
+    def obstacle(self) -> str:
+        """Why it cannot be run here; empty if it can."""
+        if missing := [module for module in self.needs if find_spec(module) is None]:
+            return f"needs {', '.join(missing)}; install the extra"
+        return "needs a GPU that torch can use" if self.gpu and not torch.cuda.is_available() else ""
 
 
 SCRIPTS = (
@@ -70,6 +75,7 @@ SCRIPTS = (
     Script("explain_speed", 5, 20),
     Script("ray_speed", 5, 25, needs=("ray",)),
     Script("training_speed", 5, 20),
+    Script("gpu_speed", 2, 15, gpu=True),
     Script("scaling", 4, 15),
     Script("conversion_cost", 2, 8),
     Script("explain_memory", 4, 12),
@@ -236,8 +242,8 @@ def run(script: Script, folder: Path, *, quick: bool, end: float | None) -> Outc
         quick: Whether its small version is run.
         end: When it has to have ended, by the monotonic clock; None for never.
     """
-    if script.missing:
-        return Outcome(script.name, LEFT_OUT, reason=f"needs {', '.join(script.missing)}; install the extra")
+    if script.obstacle:
+        return Outcome(script.name, LEFT_OUT, reason=script.obstacle)
     left = None if end is None else end - time.monotonic()
     if left is not None and left <= 0:
         return Outcome(script.name, FAILED, reason="no time was left for it")

@@ -57,6 +57,7 @@ def main() -> int:
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
         "docs/how-to/speed.md": {
             "backend-speed": render_backend_speed,
+            "gpu-speed": render_gpu_speed,
             "explain-speed": render_explain_speed,
             "explain-memory": render_explain_memory,
         },
@@ -327,6 +328,33 @@ def render_backend_speed() -> str:
         times = " | ".join(f"{entry['ms_per_image']:.1f} ({entry['gemm_share']:.0%})" for entry in found)
         ratios = ", ".join(f"{entry['to_black_box'][0]:.2f}" for entry in found)
         lines.append(f"| {row['model']} | {row['batch']} | {times} | {row['chosen']} | {ratios} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_gpu_speed() -> str:
+    result = read("gpu_speed")
+    machine, versions = result["environment"]["machine"], result["environment"]["versions"]
+    lines = [
+        (
+            f"`python benchmarks/gpu_speed.py`, {machine['accelerator']}, {result['setting']['size']} px, "
+            f"{result['setting']['classes']} classes, medians of ratios within a repeat; torch {versions['torch']}."
+        ),
+        "",
+        "| model | arithmetic | batch | black box, ms | logits and maps | `Predictor` | Grad-CAM | images/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        cam = f"{row['grad_cam_ratio']:.1f}" if "grad_cam_ratio" in row else ""
+        ratios = f"{row['evidence_ratio']:.2f} | {row['backend_ratio']:.2f} | {cam}"
+        cells = f"{row['model']} | {row['dtype']} | {row['batch']} | {row['forward_ms']:.1f} | {ratios}"
+        lines.append(f"| {cells} | {row['images_per_second']:,.0f} |")
+    lines += ["", "A training step of the whole network, with the penalty to without:", ""]
+    lines += ["| model | arithmetic | batch | without, ms | with | images/s |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row['model']} | {row['dtype']} | {row['batch']} | {row['without_ms']:.1f} | {row['penalty_ratio']:.3f} "
+        f"| {row['images_per_second']:,.0f} |"
+        for row in result["training"]
+    ]
     return "\n".join(lines) + "\n"
 
 
