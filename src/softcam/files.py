@@ -6,19 +6,18 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
 @contextmanager
-def atomic_path(path: Path, *, name_flushed: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it is flushed to disk and renamed, on failure removed.
 
     Args:
         path: The final name. Its folder is created if needed.
-        name_flushed: Whether to wait until the name is on disk as well. For many files that a later one refers to it is
-            enough to call `flush_folder` once before that one is written.
 
     Yields:
         A name in the same folder and with the same suffix, to be written by the caller.
@@ -29,21 +28,19 @@ def atomic_path(path: Path, *, name_flushed: bool = True) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
-        if name_flushed:
-            flush_folder(path.parent)
+        flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, content: bytes | str, *, name_flushed: bool = True) -> None:
+def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, never a part.
 
     Args:
         path: The final name. Its folder is created if needed.
         content: Bytes, or text that is written as UTF-8.
-        name_flushed: As for `atomic_path`.
     """
-    with atomic_path(path, name_flushed=name_flushed) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -62,6 +59,54 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file that is written, and neither on disk for sure nor under its name.
+
+    Args:
+        temporary: Where it is.
+        path: Its final name, in the same folder.
+    """
+
+    temporary: Path
+    path: Path
+
+    def discard(self) -> None:
+        """Remove it, if it is still there."""
+        self.temporary.unlink(missing_ok=True)
+
+
+def stage(path: Path, content: bytes) -> StagedFile:
+    """Write a file that `publish` will give its name.
+
+    Args:
+        path: The final name. Its folder is created if needed.
+        content: Bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = StagedFile(_name_temporary(path), path)
+    try:
+        staged.temporary.write_bytes(content)
+    except BaseException:
+        staged.discard()
+        raise
+    return staged
+
+
+def publish(files: Sequence[StagedFile]) -> None:
+    """Flush files to disk, then give them their names; whoever refers to them calls `flush_folder` in between.
+
+    A disk takes many files that are flushed one right after the other about as fast as one of them.
+
+    Args:
+        files: What `stage` returned.
+    """
+    for file in files:
+        _flush(file.temporary)
+    for file in files:
+        file.temporary.replace(file.path)
 
 
 def flush_folder(folder: Path) -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from softcam.files import atomic_folder, atomic_path, digest_file, flush_folder, write_atomic
+from softcam.files import (
+    atomic_folder,
+    atomic_path,
+    digest_file,
+    flush_folder,
+    publish,
+    stage,
+    write_atomic,
+)
 
 
 @pytest.mark.parametrize(
@@ -154,19 +162,41 @@ def test_digest(tmp_path: Path) -> None:
     assert digest_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("name_flushed", [True, False])
-def test_the_content_is_flushed_before_the_name_and_the_folder_if_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name_flushed: bool
-) -> None:
-    flushed: list[tuple[str, bool]] = []
-    path = tmp_path / "a.txt"
+@pytest.fixture
+def flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """What is flushed: a file or the folder, and whether `a.txt` had its name by then."""
+    seen: list[tuple[str, bool]] = []
 
     def note(descriptor: int) -> None:
         name = Path(f"/proc/self/fd/{descriptor}").readlink().name
-        flushed.append(("folder" if name == tmp_path.name else "file", path.exists()))
+        seen.append(("folder" if name == tmp_path.name else "file", (tmp_path / "a.txt").exists()))
 
     monkeypatch.setattr(os, "fsync", note)
-    write_atomic(path, "text", name_flushed=name_flushed)
-    assert flushed == [("file", False), ("folder", True)][: 2 if name_flushed else 1]
+    return seen
+
+
+def test_the_content_is_flushed_before_the_name_and_then_the_folder(
+    tmp_path: Path, flushed: list[tuple[str, bool]]
+) -> None:
+    write_atomic(tmp_path / "a.txt", "text")
+    assert flushed == [("file", False), ("folder", True)]
+
+
+def test_staged_files_get_their_names_when_all_are_flushed(tmp_path: Path, flushed: list[tuple[str, bool]]) -> None:
+    files = [stage(tmp_path / name, name.encode()) for name in ("a.txt", "b.txt", "c.txt")]
+    assert flushed == []
+    files[2].discard()
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir())
+    publish(files[:2])
+    assert flushed == [("file", False)] * 2
+    assert read(tmp_path) == {"a.txt": "a.txt", "b.txt": "b.txt"}
+    files[0].discard()  # has its name, and stays
     flush_folder(tmp_path)
     assert flushed[-1] == ("folder", True)
+    assert read(tmp_path) == {"a.txt": "a.txt", "b.txt": "b.txt"}
+
+
+def test_a_file_that_cannot_be_staged_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        stage(tmp_path / "new" / "a.txt", "text")  # type: ignore[arg-type]
+    assert list((tmp_path / "new").iterdir()) == []

@@ -17,7 +17,7 @@ import numpy as np
 
 from softcam.bundle import list_versions
 from softcam.errors import RunError
-from softcam.files import write_atomic
+from softcam.files import StagedFile, stage, write_atomic
 from softcam.imaging import encode_png, scale_limit
 from softcam.predict import Outcome, Predictor, Readable
 from softcam.reporting.evidence_file import encode_evidence
@@ -107,18 +107,21 @@ class _Run:
     products: Products
     reading: Reading
 
-    def write(self, entry: Entry, outcome: Outcome, limit: float | None) -> Sequence[Path]:
+    def write(self, entry: Entry, outcome: Outcome, limit: float | None) -> Sequence[StagedFile]:
         """Write all files of one image; called in a worker thread."""
-        written = []
-        if self.products.arrays:
-            written.append(self.out / "evidence" / f"{entry.id}.npz")
-            write_atomic(written[-1], encode_evidence(outcome.prediction), name_flushed=False)
-        if self.products.overlays and limit is not None:
-            pixels = draw_overlay(outcome.image or entry.decode(), outcome.prediction, limit=limit)
-            written.append(self.out / "overlays" / f"{entry.id}.png")
-            write_atomic(written[-1], encode_png(pixels), name_flushed=False)
-        if self.products.further is not None:
-            self.products.further.write(entry, outcome)
+        written: list[StagedFile] = []
+        try:
+            if self.products.arrays:
+                written.append(stage(self.out / "evidence" / f"{entry.id}.npz", encode_evidence(outcome.prediction)))
+            if self.products.overlays and limit is not None:
+                pixels = draw_overlay(outcome.image or entry.decode(), outcome.prediction, limit=limit)
+                written.append(stage(self.out / "overlays" / f"{entry.id}.png", encode_png(pixels)))
+            if self.products.further is not None:
+                self.products.further.write(entry, outcome)
+        except BaseException:
+            for staged in written:
+                staged.discard()
+            raise
         return written
 
     def identity(self) -> dict[str, Any]:

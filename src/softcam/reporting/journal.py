@@ -59,15 +59,14 @@ class Journal:
             self.overlay_limit, rows = self._parse(line)
             yield from rows
 
-    def append(self, rows: Sequence[Row], *, overlay_limit: float | None) -> None:
-        """Add a batch; once this returns, it survives a kill and a power cut.
+    def append(self, batches: Sequence[tuple[Sequence[Row], float | None]]) -> None:
+        """Add batches; once this returns, they survive a kill and a power cut.
 
         Args:
-            rows: Rows in the order of the inputs.
-            overlay_limit: The colour scale in use, if one was chosen.
+            batches: Of each the rows, in the order of the inputs, and the colour scale in use, if one was chosen.
         """
-        self.overlay_limit = overlay_limit
-        self._write({"overlay_limit": overlay_limit, "rows": [asdict(row) for row in rows]})
+        self.overlay_limit = batches[-1][1]
+        self._write(*({"overlay_limit": limit, "rows": [asdict(row) for row in rows]} for rows, limit in batches))
 
     def start(self, identity: Mapping[str, Any]) -> None:
         """Check that what is recorded belongs to the same run, or begin a new record.
@@ -101,9 +100,9 @@ class Journal:
     def _damaged(self) -> RunError:
         return RunError(f"Expected {self.path} to be the record of a run, but it is damaged. Remove its folder.")
 
-    def _write(self, record: Mapping[str, Any]) -> None:
+    def _write(self, *records: Mapping[str, Any]) -> None:
         self._stream.seek(0, os.SEEK_END)
-        self._stream.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._stream.write(b"".join(json.dumps(record, allow_nan=False).encode() + b"\n" for record in records))
         self._stream.flush()
         os.fsync(self._stream.fileno())
 

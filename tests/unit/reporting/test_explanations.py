@@ -446,7 +446,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
     monkeypatch.setattr(os, name, fail)
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 8, 12, 20, 30])
+@pytest.mark.parametrize("at", [1, 2, 3, 8, 12, 20])
 def test_a_full_disk_is_said_and_the_same_command_continues(
     tmp_path: Path, images: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

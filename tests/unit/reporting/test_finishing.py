@@ -11,6 +11,7 @@ import pytest
 
 import softcam.reporting.finishing as module
 from softcam.errors import RunError
+from softcam.files import StagedFile, stage
 from softcam.reporting.finishing import AHEAD, Batch, Finisher, say_what_the_disk_lacks
 from softcam.reporting.journal import Row
 
@@ -24,13 +25,16 @@ class Record:
         self.limits: list[float | None] = []
         self.files: list[set[str]] = []
         self.fail = False
+        self.calls = 0
 
-    def append(self, rows: Sequence[Row], *, overlay_limit: float | None) -> None:
+    def append(self, batches: Sequence[tuple[Sequence[Row], float | None]]) -> None:
         if self.fail:
             raise OSError(errno.ENOSPC, "No space left on device")
-        self.rows += [row.id for row in rows]
-        self.limits.append(overlay_limit)
-        self.files.append({path.name for path in self.out.rglob("*") if path.is_file()})
+        self.calls += 1
+        for rows, limit in batches:
+            self.rows += [row.id for row in rows]
+            self.limits.append(limit)
+            self.files.append({path.name for path in self.out.rglob("*") if path.is_file()})
 
 
 def batch(*names: str, limit: float | None = None) -> Batch:
@@ -53,10 +57,9 @@ def create(record: Record, write: Any, told: list[int] | None = None) -> Finishe
 
 
 def test_rows_come_in_order_and_after_their_files(record: Record) -> None:
-    def write(name: Any, _outcome: Any, _limit: Any) -> list[Path]:
+    def write(name: Any, _outcome: Any, _limit: Any) -> list[StagedFile]:
         time.sleep(0.02 if name in "ac" else 0)
-        (record.out / name).write_text(name)
-        return [record.out / name]
+        return [stage(record.out / name, name.encode())]
 
     told: list[int] = []
     with create(record, write, told) as finisher:
@@ -76,8 +79,8 @@ def test_every_folder_up_to_the_results_is_flushed_before_the_row(
     monkeypatch.setattr(module, "flush_folder", lambda folder: flushed.append((folder, len(record.rows))))
     out = record.out
 
-    def write(*_: Any) -> list[Path]:
-        return [out / "evidence" / "sub" / "a.npz", out / "overlays" / "a.png"]
+    def write(name: Any, *_: Any) -> list[StagedFile]:
+        return [stage(out / place / f"{name}.npz", b"") for place in ("evidence/sub", "overlays")]
 
     with create(record, write) as finisher:
         finisher.submit(batch("a", "b"))
@@ -86,10 +89,22 @@ def test_every_folder_up_to_the_results_is_flushed_before_the_row(
     ]
 
 
+def test_batches_that_are_written_meanwhile_are_noted_together(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(module, "flush_folder", lambda _: go.wait(10))
+    with create(record, lambda name, *_: [stage(record.out / name, b"")]) as finisher:
+        for name in "abcdef":
+            finisher.submit(batch(name))
+        time.sleep(0.1)
+        go.set()
+    assert record.rows == list("abcdef")
+    assert record.calls == 2
+
+
 def test_takes_no_more_than_it_may(record: Record) -> None:
     go, submitted = threading.Event(), []
 
-    def write(*_: Any) -> list[Path]:
+    def write(*_: Any) -> list[StagedFile]:
         assert go.wait(10)
         return []
 
@@ -111,11 +126,11 @@ def test_takes_no_more_than_it_may(record: Record) -> None:
 
 @pytest.mark.parametrize("bad", ["a", "b", "c"])
 def test_after_an_error_nothing_more_is_noted(record: Record, bad: str) -> None:
-    def write(name: Any, *_: Any) -> list[Path]:
+    def write(name: Any, *_: Any) -> list[StagedFile]:
         time.sleep(0.01)
         if name == bad:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return []
+        return [stage(record.out / name, b"")]
 
     def work() -> None:
         with create(record, write) as finisher:
@@ -125,6 +140,7 @@ def test_after_an_error_nothing_more_is_noted(record: Record, bad: str) -> None:
     with pytest.raises(OSError, match="No space left"):
         work()
     assert record.rows == list("abcdef"[: "abcdef".index(bad)])
+    assert sorted(path.name for path in record.out.iterdir()) == record.rows
     assert not threads()
 
 
@@ -143,7 +159,7 @@ def test_a_journal_that_fails_is_loud(record: Record) -> None:
 def test_an_interruption_begins_nothing_new(record: Record) -> None:
     begun: list[str] = []
 
-    def write(name: Any, *_: Any) -> list[Path]:
+    def write(name: Any, *_: Any) -> list[StagedFile]:
         begun.append(name)
         time.sleep(0.2)
         return []

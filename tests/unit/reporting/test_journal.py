@@ -14,8 +14,8 @@ IDENTITY = {"model": {"fingerprint": "f"}, "arguments": {"overlays": True}}
 def write(path: Path) -> Path:
     with open_journal(path) as journal:
         journal.start(IDENTITY)
-        journal.append(ROWS, overlay_limit=None)
-        journal.append(ROWS[:1], overlay_limit=0.1)
+        journal.append([(ROWS, None)])
+        journal.append([(ROWS[:1], 0.1)])
     return path
 
 
@@ -27,6 +27,14 @@ def read(path: Path) -> tuple[list[Row], float | None]:
 
 def test_gives_back_what_was_appended(tmp_path: Path) -> None:
     assert read(write(tmp_path / "j")) == ([*ROWS, ROWS[0]], 0.1)
+
+
+def test_batches_that_come_together_are_lines_of_their_own(tmp_path: Path) -> None:
+    with open_journal(tmp_path / "j") as journal:
+        journal.start(IDENTITY)
+        journal.append([(ROWS, None), (ROWS[:1], 0.1)])
+        assert journal.overlay_limit == 0.1
+    assert (tmp_path / "j").read_bytes() == write(tmp_path / "k").read_bytes()
 
 
 def test_any_torn_end_loses_that_batch_alone(tmp_path: Path) -> None:
@@ -43,7 +51,7 @@ def test_appending_after_a_torn_end(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     with open_journal(path) as journal:
         journal.start(IDENTITY)
-        journal.append(ROWS[1:], overlay_limit=2.0)
+        journal.append([(ROWS[1:], 2.0)])
     assert read(path) == ([*ROWS, ROWS[1]], 2.0)
 
 
