@@ -145,6 +145,7 @@ def test_the_small_version_is_asked_for_and_goes_elsewhere(benches: Benches) -> 
         benches.bench.main(["--quick", "--out", str(benches.folder / "committed")])
 
 
+@pytest.mark.slow
 def test_the_time_is_kept_and_no_child_survives(benches: Benches, capsys: pytest.CaptureFixture[str]) -> None:
     child = "import subprocess, sys, pathlib, time\n"
     child += "process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -193,7 +194,17 @@ def test_every_declared_benchmark_has_both_flags(load: Callable[[str], Any]) -> 
         text = script.path.read_text(encoding="utf-8")
         own = '"--quick"' in text and '"--out"' in text
         assert script.command or own or "create_parser(" in text, script.name
-    assert sum(script.quick or 0 for script in bench.SCRIPTS) <= 60 * bench.QUICK_MINUTES
+    anywhere = [script for script in bench.SCRIPTS if not script.gpu]
+    assert sum(script.quick or 0 for script in anywhere) <= 60 * bench.QUICK_MINUTES
+
+
+def test_what_needs_a_gpu_is_left_out_where_there_is_none(
+    benches: Benches, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benches.bench.torch.cuda, "is_available", lambda: False)
+    benches.add("fast", "raise SystemExit(1)", gpu=True)
+    assert benches.run() == 0
+    assert "needs a GPU that torch can use" in capsys.readouterr().out
 
 
 def test_every_benchmark_is_declared(load: Callable[[str], Any]) -> None:

@@ -195,6 +195,7 @@ FRAGILE = Download("fragile", "", {"x": ("0", "1")}, None, plan, convert, comple
     del sys.modules["fragile_download"]
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_are_an_error_of_their_own(source: Path, tmp_path: Path) -> None:
     code = (
         "from softcam.data.sources import PreparationSettings, prepare_download\n"

@@ -104,6 +104,7 @@ def finish(world: Any, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.slow
 def test_a_test_set_of_one_class(world: Any, finish: Any, label: int) -> None:
     found, metrics, page = finish(take(world.manifest, lambda part: part.targets == label))
     assert metrics["classification"]["auroc"]["value"] is None
@@ -115,6 +116,7 @@ def test_a_test_set_of_one_class(world: Any, finish: Any, label: int) -> None:
     assert "</html>" in page
 
 
+@pytest.mark.slow
 def test_a_test_set_of_one_patient(world: Any, finish: Any) -> None:
     part = world.manifest.subset("test")
     found, metrics, page = finish(replace(part, table=part.table.assign(patient="p0")))
@@ -151,6 +153,7 @@ def test_a_test_set_of_one_image(world: Any, finish: Any) -> None:
     ],
     ids=["explained=0", "more than there are", "no methods", "no measures", "no fills", "neither located nor shown"],
 )
+@pytest.mark.slow
 def test_nothing_and_too_much_asked_for(
     world: Any, finish: Any, changes: dict[str, Any], explained: int, rows: int
 ) -> None:

@@ -202,6 +202,7 @@ def test_another_engine_gives_the_same_numbers(compare: Any) -> None:
 
 
 @pytest.mark.usefixtures("openvino")
+@pytest.mark.slow
 def test_an_engine_that_disagrees_ends_the_evaluation(compare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softcam.export.compiled.TOLERANCE", 0.0)
     with pytest.raises(ExportError, match="Run it in torch instead"):

@@ -17,6 +17,8 @@ from softcam.nn import SoftCAM
 
 openvino = pytest.importorskip("openvino")
 
+pytestmark = pytest.mark.slow
+
 
 def test_any_number_of_images_gives_what_torch_gives(model: SoftCAM, images: Tensor) -> None:
     run = compile_forward(model, images[:1])

@@ -18,6 +18,8 @@ from softcam.export import ExportReport, export_onnx, export_openvino, graph, op
 from softcam.export.agreement import Agreement
 from softcam.nn import Evidence, SoftCAM, convert
 
+pytestmark = pytest.mark.slow
+
 
 def check_same(path: Path, model: SoftCAM, images: Tensor) -> None:
     """Compare a file with the model on images that the export has not seen."""

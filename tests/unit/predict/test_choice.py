@@ -23,6 +23,7 @@ from softcam.predict.choice import time_in_turn
 
 for _package in ("onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(_package)
+pytestmark = pytest.mark.slow
 
 Pictures = list[npt.NDArray[np.uint8]]
 OTHERS = ["onnxruntime", "openvino"]

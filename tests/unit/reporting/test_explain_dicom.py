@@ -106,7 +106,7 @@ def test_a_disc(tmp_path: Path, predictor: Predictor) -> None:
     assert set(gone) == {"file not found"}
 
 
-@pytest.mark.parametrize(("name", "at"), [("write_atomic", 2), ("make_row", 6), ("write_tables", 1)])
+@pytest.mark.parametrize(("name", "at"), [("stage", 2), ("make_row", 6), ("write_tables", 1)])
 def test_the_same_command_continues(
     tmp_path: Path, folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, name: str, at: int
 ) -> None:

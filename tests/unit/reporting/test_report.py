@@ -73,6 +73,7 @@ def page(text: str) -> _Page:
     return _Page(text)
 
 
+@pytest.mark.slow
 def test_write_report_writes_page_and_figures(
     result: EvaluationResult, tmp_path: Path, text: str, charts: dict[str, Chart]
 ) -> None:

@@ -72,11 +72,11 @@ def write_data(folder: Path, classes: tuple[str, ...], *, boxes: bool) -> Path:
     return folder / "manifest.csv"
 
 
-VGG = [pytest.param("rsna", "torchvision:vgg16", marks=pytest.mark.slow)]
-
-
 @pytest.mark.filterwarnings("ignore:Expected torchvision.vgg16 to keep its logits:softcam.errors.SoftCAMWarning")
-@pytest.mark.parametrize(("name", "backbone"), [*((name, "torchvision:resnet50") for name in LABELS), *VGG])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "backbone"), [*((name, "torchvision:resnet50") for name in LABELS), ("rsna", "torchvision:vgg16")]
+)
 def test_every_recipe_builds_its_model_and_learns_a_step(name: str, backbone: str, tmp_path: Path) -> None:
     recipe = read_recipe(name)
     source = write_data(tmp_path / "data", recipe.data.classes or (), boxes=name == "rsna")

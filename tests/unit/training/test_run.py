@@ -114,6 +114,7 @@ def test_twins_without_penalty_train_alike(values: dict[str, Any], tmp_path: Pat
     ],
     ids=["cached", "averaged", "workers"],
 )
+@pytest.mark.slow
 def test_an_interrupted_run_ends_like_one_that_went_through(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], stop_at: int
 ) -> None:

@@ -156,6 +156,7 @@ def test_the_official_label_file_has_its_known_counts(official: dict[str, dict[s
     assert (edges[:, :2] + edges[:, 2:] <= 1024).all()
 
 
+@pytest.mark.slow
 def test_official_boxes_are_twice_those_in_512_pixels(shared_data: Path, official: dict[str, dict[str, Any]]) -> None:
     half = pd.read_csv(shared_data / "rsna_samples/boxes_512px.csv")
     facts = {"width": 1024, "height": 1024, "written": [512, 512]}
