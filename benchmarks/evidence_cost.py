@@ -3,6 +3,7 @@
 Black-box forward, `SoftCAM.evidence` and Grad-CAM (pytorch-grad-cam, last stage of the black box) are timed in turn
 within every repeat, so that a change of the machine's pace meets all three. Ratios are medians over repeats of the
 ratio within a repeat. For class evidence layers at earlier places, the black box up to that place is timed as well.
+Methods that take hundreds of passes (integrated gradients of 50 steps, Score-CAM) are timed on one network and image.
 Writes `benchmarks/results/evidence_cost.json`.
 """
 
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from captum.attr import IntegratedGradients
 from environment import describe_environment
 from options import choose_out, create_parser
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from timing import Calls, summarize, time_in_turn
 from torch import nn
@@ -32,9 +34,11 @@ SIZE = 224
 LAST_STAGES = {
     "timm:resnet50": "layer4",
     "timm:densenet121": "features.norm5",
+    "timm:convnext_tiny": "stages.3",
     "timm:tf_efficientnet_lite0": "bn2",
 }
-QUICK_NAME = "timm:tf_efficientnet_lite0"
+QUICK_NAME = SLOW_NAME = "timm:tf_efficientnet_lite0"
+STEPS, CHUNK = 50, 10
 PLACES = (16, 8)
 
 
@@ -62,11 +66,18 @@ def main() -> None:
         for stride in PLACES
         for batch in options.batches
     ]
+    slow = [] if quick else [measure_slow(SLOW_NAME, repeats=3)]
     setting = {"size": SIZE, "memory_format": "channels_last", "dtype": "float32", "repeats": options.repeats}
-    result = {"environment": describe_environment(seeds=[0]), "setting": setting, "rows": rows, "places": places}
+    result = {
+        "environment": describe_environment(seeds=[0]),
+        "setting": setting,
+        "rows": rows,
+        "places": places,
+        "slow": slow,
+    }
     write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
     print(render_table(rows))
-    for row in places:
+    for row in [*places, *slow]:
         print(row)
 
 
@@ -98,6 +109,20 @@ def measure_place(name: str, stride: int, batch: int, *, repeats: int) -> dict[s
     }
     row = {"model": name, "stride": stride, "place": place, "batch": batch}
     return {**row, **summarize(time_in_turn(calls, repeats), "trunk")}
+
+
+def measure_slow(name: str, *, repeats: int) -> dict[str, Any]:
+    black_box, images = create(name, 1000, 1)
+    masked = copy.deepcopy(black_box)
+    score_cam = ScoreCAM(model=masked, target_layers=[masked.get_submodule(LAST_STAGES[name])])
+    score_cam.batch_size = CHUNK
+    gradients = IntegratedGradients(black_box)
+    calls = {
+        "forward": torch.inference_mode()(lambda: black_box(images)),
+        "integrated_gradients": lambda: gradients.attribute(images, target=0, n_steps=STEPS, internal_batch_size=CHUNK),
+        "score_cam": lambda: score_cam(images, [ClassifierOutputTarget(0)]),
+    }
+    return {"model": name, "batch": 1, "steps": STEPS, **summarize(time_in_turn(calls, repeats), "forward")}
 
 
 def make_calls(black_box: nn.Module, stage: str, images: torch.Tensor) -> Calls:
