@@ -224,6 +224,13 @@ def render_cost() -> str:
         )
         for row in result["rows"]
     ]
+    for row in result.get("slow", ()):
+        lines += [
+            "",
+            f"One image of {row['model']}: integrated gradients of {row['steps']} steps take "
+            f"{row['integrated_gradients_ratio']:,.0f} times the forward pass, Score-CAM "
+            f"{row['score_cam_ratio']:,.0f} times.",
+        ]
     return "\n".join(lines) + "\n\n"
 
 
