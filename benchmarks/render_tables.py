@@ -225,12 +225,9 @@ def render_cost() -> str:
         for row in result["rows"]
     ]
     for row in result.get("slow", ()):
-        lines += [
-            "",
-            f"One image of {row['model']}: integrated gradients of {row['steps']} steps take "
-            f"{row['integrated_gradients_ratio']:,.0f} times the forward pass, Score-CAM "
-            f"{row['score_cam_ratio']:,.0f} times.",
-        ]
+        gradients, cam = (f"{row[f'{name}_ratio']:,.0f} times" for name in ("integrated_gradients", "score_cam"))
+        lines += ["", f"One image of {row['model']}: integrated gradients of {row['steps']} steps take {gradients} the"]
+        lines += [f"forward pass, Score-CAM {cam}."]
     return "\n".join(lines) + "\n\n"
 
 
