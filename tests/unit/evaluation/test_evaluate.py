@@ -130,6 +130,7 @@ def test_a_test_set_of_one_patient(world: Any, finish: Any) -> None:
     assert "</html>" in page
 
 
+@pytest.mark.slow
 def test_a_test_set_of_one_image(world: Any, finish: Any) -> None:
     found, metrics, page = finish(take(world.manifest, lambda part: np.arange(len(part)) == 0))
     assert metrics["counts"]["test"] == metrics["counts"]["faithfulness"] == 1
@@ -164,6 +165,7 @@ def test_nothing_and_too_much_asked_for(
     assert "</html>" in page
 
 
+@pytest.mark.slow
 def test_masks_that_cannot_be_used_are_counted_and_listed(world: Any, finish: Any, tmp_path: Path) -> None:
     part = world.manifest.subset("test")
     Image.fromarray(np.zeros((9, 9), dtype=np.uint8)).save(part.root / "tiny.png")

@@ -114,6 +114,7 @@ def test_an_evaluation_goes_on_where_it_was_ended(
     assert set(again.seconds) == {"evidence", "random"}
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_measured(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(**changes: Any) -> set[str]:
         others = changes.pop("others", None)

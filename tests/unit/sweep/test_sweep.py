@@ -62,6 +62,7 @@ def found(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return result, write_sweep(result, folder)
 
 
+@pytest.mark.slow
 def test_every_place_is_measured_against_one_black_box(found: tuple[SweepResult, Path]) -> None:
     result, _ = found
     assert [row.place for row in result.rows] == ["pooling", "16", "8+16"]
@@ -79,6 +80,7 @@ def test_every_place_is_measured_against_one_black_box(found: tuple[SweepResult,
     assert sum(result.rows[2].shares) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_files_hold_what_was_found(found: tuple[SweepResult, Path]) -> None:
     result, folder = found
     table = pd.read_csv(folder / "sweep.csv")
@@ -91,6 +93,7 @@ def test_the_files_hold_what_was_found(found: tuple[SweepResult, Path]) -> None:
         assert image.size[0] > 600
 
 
+@pytest.mark.slow
 def test_the_same_call_goes_on_from_finished_runs(
     found: tuple[SweepResult, Path], manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +160,7 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
         SweepSettings(**changes)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_the_rule_chooses(
     manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,6 +80,7 @@ def test_scans_are_copied_as_they_are_or_made_smaller(make_image: MakeImage) -> 
     assert (smaller.width, smaller.height, smaller.pixels.ndim) == (40, 25, 2)
 
 
+@pytest.mark.slow
 def test_a_tree_becomes_a_manifest(tmp_path: Path, make_image: MakeImage) -> None:
     for number in range(8):
         for place, (folder, kind) in enumerate((("train", "NORMAL"), ("train", "DRUSEN"), ("test", "NORMAL"))):
