@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 from softcam.cores import count_cores
@@ -46,3 +47,20 @@ def map_ahead(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yield items, each while the next one is computed in a thread.
+
+    Args:
+        items: Taken in that thread, one more than was asked for.
+
+    Yields:
+        The items. Closing the generator early waits for the one that is being computed.
+    """
+    rest = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="softcam-model") as pool:
+        coming = pool.submit(list, islice(rest, 1))
+        while found := coming.result():
+            coming = pool.submit(list, islice(rest, 1))
+            yield found[0]

@@ -20,6 +20,7 @@ from softcam.errors import RunError
 from softcam.files import StagedFile, stage, write_atomic
 from softcam.imaging import encode_png, scale_limit
 from softcam.predict import Outcome, Predictor, Readable
+from softcam.predict.prefetch import read_ahead
 from softcam.reporting.evidence_file import encode_evidence
 from softcam.reporting.finishing import Batch, Finisher, say_what_the_disk_lacks
 from softcam.reporting.inputs import WHOLE, Draft, Entry, Listing, Reading, summarize
@@ -178,7 +179,7 @@ def _work(run: _Run, journal: Journal, total: int, progress: Progress) -> int:
         Finisher(journal, run.write, out=run.out, tell=tell) as finisher,
         closing(run.predictor.batches(sources, keep_bytes=keep)) as batches,
     ):
-        for outcomes in batches:
+        for outcomes in read_ahead(batches):
             batch = _make_batch(run, _pair(outcomes, sent), seen, limit)
             limit = batch.limit
             finisher.submit(batch)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,7 +66,7 @@ class Journal:
             batches: Of each the rows, in the order of the inputs, and the colour scale in use, if one was chosen.
         """
         self.overlay_limit = batches[-1][1]
-        self._write(*({"overlay_limit": limit, "rows": [asdict(row) for row in rows]} for rows, limit in batches))
+        self._write(*({"overlay_limit": limit, "rows": [vars(row) for row in rows]} for rows, limit in batches))
 
     def start(self, identity: Mapping[str, Any]) -> None:
         """Check that what is recorded belongs to the same run, or begin a new record.

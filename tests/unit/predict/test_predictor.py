@@ -16,8 +16,9 @@ from softcam.backbones import create_black_box
 from softcam.bundle import fingerprint, save
 from softcam.errors import BundleError, IdentityError, UnsupportedModelError
 from softcam.imaging import Preprocessing, encode_png, image_from_array
-from softcam.nn import LinearEvidence, SoftCAM, convert
+from softcam.nn import Evidence, LinearEvidence, SoftCAM, convert
 from softcam.predict import Predictor
+from softcam.predict.predictor import sum_errors
 
 Pictures = list[npt.NDArray[np.uint8]]
 
@@ -300,3 +301,14 @@ def test_its_identity_is_all_of_the_model_that_decides_predictions(tmp_path: Pat
         "preprocessing": record,
         "autocast": "torch.bfloat16",
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_error_of_the_sum_is_that_of_the_evidence(dtype: torch.dtype) -> None:
+    maps = torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    logits = maps.mean((2, 3)) * (1 + 1e-3 * torch.arange(5)[:, None])
+    maps[3], logits[3] = 0, 0
+    maps[4, 0, 0, 0] = float("nan")
+    evidence = Evidence(logits, maps)
+    np.testing.assert_allclose(sum_errors(evidence), evidence.sum_error().numpy(), rtol=1e-9, atol=1e-15)
+    assert sum_errors(evidence)[3] == 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from softcam.predict.prefetch import map_ahead
+from softcam.predict.prefetch import map_ahead, read_ahead
 
 
 def threads() -> list[str]:
@@ -82,3 +82,37 @@ def test_an_error_of_the_source_ends_the_threads() -> None:
     with pytest.raises(OSError, match="gone"):
         list(map_ahead(lambda _, item: item, items(), threads=1, ahead=4))
     assert not threads()
+
+
+def test_the_next_item_is_computed_meanwhile_and_in_order() -> None:
+    begun: list[int] = []
+
+    def count() -> Iterator[int]:
+        for number in range(4):
+            begun.append(number)
+            yield number
+
+    found = []
+    for number in read_ahead(count()):
+        time.sleep(0.05)
+        assert len(begun) == min(number + 2, 4)
+        found.append(number)
+    assert found == [0, 1, 2, 3]
+
+
+def test_what_the_next_item_raises_comes_at_its_turn() -> None:
+    def fail() -> Iterator[int]:
+        yield 1
+        raise KeyError("two")
+
+    items = read_ahead(fail())
+    assert next(items) == 1
+    with pytest.raises(KeyError, match="two"):
+        next(items)
+
+
+def test_who_stops_early_leaves_no_thread() -> None:
+    items = read_ahead(itertools.count())
+    assert next(items) == 0
+    items.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("softcam-model")]
