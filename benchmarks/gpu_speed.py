@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 from environment import describe_environment
+from evidence_cost import LAST_STAGES
 from options import choose_out, create_parser
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -34,12 +35,6 @@ from softcam.predict.backends import TorchBackend
 
 RESULT = Path(__file__).parent / "results" / "gpu_speed.json"
 SIZE, CLASSES = 224, 1000
-LAST_STAGES = {
-    "timm:resnet50": "layer4",
-    "timm:densenet121": "features.norm5",
-    "timm:convnext_tiny": "stages.3",
-    "timm:tf_efficientnet_lite0": "bn2",
-}
 BATCHES = (1, 8, 64)
 TRAINED, TRAIN_BATCH = "timm:resnet50", 64
 CUDA = torch.device("cuda")

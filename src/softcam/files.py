@@ -96,7 +96,7 @@ def stage(path: Path, content: bytes) -> StagedFile:
 
 
 def publish(files: Sequence[StagedFile]) -> None:
-    """Flush files to disk, then give them their names; whoever refers to them calls `flush_folder` in between.
+    """Flush files to disk, then give them their names, which last once `flush_folder` was called for their folders.
 
     A disk takes many files that are flushed one right after the other about as fast as one of them.
 

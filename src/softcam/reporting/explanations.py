@@ -178,8 +178,9 @@ def _work(run: _Run, journal: Journal, total: int, progress: Progress) -> int:
     with (
         Finisher(journal, run.write, out=run.out, tell=tell) as finisher,
         closing(run.predictor.batches(sources, keep_bytes=keep)) as batches,
+        closing(read_ahead(batches)) as computed,
     ):
-        for outcomes in read_ahead(batches):
+        for outcomes in computed:
             batch = _make_batch(run, _pair(outcomes, sent), seen, limit)
             limit = batch.limit
             finisher.submit(batch)

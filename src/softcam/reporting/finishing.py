@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -97,7 +96,6 @@ class Finisher:
         self._writers = ThreadPoolExecutor(_THREADS, thread_name_prefix="softcam-write")
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="softcam-journal")
         self._under_way: deque[_Job] = deque()
-        self._lock = threading.Lock()
         self._unnoted: deque[_Job] = deque()
         self._failed = False
 
@@ -128,8 +126,7 @@ class Finisher:
         files = [self._writers.submit(self._write, *pair, batch.limit) for pair in batch.good]
         job = _Job(batch.rows, batch.limit, files)
         self._under_way.append(job)
-        with self._lock:
-            self._unnoted.append(job)
+        self._unnoted.append(job)
         self._clerk.submit(self._note)
 
     def _make_room(self) -> None:
@@ -145,14 +142,14 @@ class Finisher:
 
     def _note(self) -> None:
         """Note all batches whose files are written; called in the clerk's thread, once for each batch."""
-        jobs = self._take()
+        if not (jobs := self._take()):
+            return
         try:
             staged = [one for job in jobs for one in job.staged()]
             publish(staged)
             for folder in _folders([one.path for one in staged], self._out):
                 flush_folder(folder)
-            if jobs:
-                self._journal.append([(job.rows, job.limit) for job in jobs])
+            self._journal.append([(job.rows, job.limit) for job in jobs])
         except BaseException as error:  # noqa: BLE001 - it is raised where the batch is asked for
             self._failed = True
             for job in jobs:
@@ -163,14 +160,12 @@ class Finisher:
 
     def _take(self) -> list[_Job]:
         """Return the next batch and those after it that are written; rows never follow ones that are missing."""
-        with self._lock:
-            if self._failed or not self._unnoted:
-                return []
-            jobs = [self._unnoted.popleft()]
+        if self._failed or not self._unnoted:
+            return []
+        jobs = [self._unnoted.popleft()]
         jobs[0].wait()
-        with self._lock:
-            while jobs[0].good and self._unnoted and self._unnoted[0].good:
-                jobs.append(self._unnoted.popleft())
+        while jobs[0].good and self._unnoted and self._unnoted[0].good:
+            jobs.append(self._unnoted.popleft())
         return jobs
 
 

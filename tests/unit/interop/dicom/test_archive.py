@@ -305,7 +305,6 @@ def test_destinations_that_cannot_be(address: str, options: dict[str, Any], mess
     assert "pass-word-4711" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_titles_of_one_and_of_sixteen_characters() -> None:
     assert Destination("pacs:104", aet="A", calling_aet="A" * 16).host_and_port == ("pacs", 104)
     assert Destination("[::1]:104").host_and_port == ("::1", 104)
