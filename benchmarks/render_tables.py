@@ -590,10 +590,21 @@ def render_explain_speed() -> str:
     lines += [f"| {name} | {value:.1f} |" for name, value in result["stages_ms"].items()]
     lines += ["", "| decoding and resizing by | images per second |", "|---|---|"]
     lines += [f"| {name} | {value:.0f} |" for name, value in result["readers_per_second"].items()]
+    cores = result["environment"]["machine"]["cores"]
+    most = [f"{100 * _most_share(row, result['stages_ms'], cores):.0f} %" for row in result["runs"]]
+    lines += ["", f"Network, decoding and writing share the cores, so at most {' and '.join(most)} could be reached."]
     start, draft = statistics.median(result["start_up_seconds"]), result["draft_grey_levels"]
     lines += ["", f"From the command to the end of a run of one image: {start:.1f} s. In draft the network's input"]
     lines += [f"differs by {draft['mean']:.2f} of 255 grey levels in the mean, by at most {draft['largest']:.0f}."]
     return "\n".join(lines) + "\n"
+
+
+def _most_share(row: dict[str, Any], stages: dict[str, float], cores: int) -> float:
+    """Return the share of the network's rate that is left if nothing but the steps of an image takes the cores."""
+    network = 1000 * cores / statistics.mean(row["bare_per_second"])
+    kind = ", draft" if row["name"] == "draft" else ""
+    steps = (f"decode{kind}", f"resize and normalize{kind}", "encode evidence", "write evidence")
+    return network / (network + sum(stages[step] for step in steps))
 
 
 def render_explain_memory() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +24,7 @@ from softcam.errors import RunError, SoftCAMWarning
 from softcam.evaluation import EvaluationSettings, evaluate
 from softcam.evaluation.measures import MEASURES, Case
 from softcam.evaluation.subjects import choose_subject
+from softcam.export.agreement import relative_error
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM, convert
 from softcam.predict import Prediction, Predictor
@@ -72,7 +73,8 @@ def pictures() -> list[np.ndarray[Any, Any]]:
 def difference(found: Tensor, expected: Tensor) -> float:
     """Return the largest difference, relative to the largest expected value."""
     assert found.shape == expected.shape
-    return float((found.cpu().double() - expected.cpu().double()).abs().max() / expected.double().abs().max().cpu())
+    reference = expected.cpu().double()
+    return relative_error(found.cpu().double() - reference, reference)
 
 
 def check_same(found: list[Prediction], expected: list[Prediction], tolerance: float) -> None:
@@ -226,9 +228,8 @@ def make_recipe(manifest: Path, **changes: Any) -> Recipe:
 
 
 def read_losses(run: TrainingRun) -> dict[str, list[float]]:
-    with (run.path / "metrics.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return {name: [float(row[name]) for row in rows] for name in ("train_loss", "train_penalty", "val_loss")}
+    table = pd.read_csv(run.path / "metrics.csv")
+    return {name: table[name].tolist() for name in ("train_loss", "train_penalty", "val_loss")}
 
 
 @pytest.mark.usefixtures("float32")
