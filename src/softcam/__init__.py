@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from softcam.nn import ConversionReport, ElasticNet, Evidence, SoftCAM, convert
     from softcam.predict import Prediction, Predictor
     from softcam.reporting import plot
+    from softcam.viewer import view
 
 _HOMES = {
     "ConversionReport": "softcam.nn",
@@ -26,6 +27,7 @@ _HOMES = {
     "load": "softcam.bundle",
     "plot": "softcam.reporting",
     "save": "softcam.bundle",
+    "view": "softcam.viewer",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "load",
     "plot",
     "save",
+    "view",
 ]
 
 

@@ -42,6 +42,7 @@ FLOORS = {
     "reporting": 5,
     "sweep": 5,
     "interop": 5,
+    "viewer": 5,
     "distributed": 5,
     "demo": 6,
     "serving": 6,
