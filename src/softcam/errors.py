@@ -25,6 +25,14 @@ class ImageError(SoftCAMError):
     """A file or array that is not a usable image; the message is the reason, fit for a table of failures."""
 
 
+class ImageTooLargeError(ImageError):
+    """An image that would cost more than the limits allow: bytes, pixels or frames."""
+
+
+class NotAnImageError(ImageError):
+    """Bytes that are of none of the image formats that are read."""
+
+
 class DicomError(SoftCAMError):
     """A DICOM object that cannot be read, written, de-identified or sent; the message names nothing of its header."""
 
@@ -39,6 +47,10 @@ class ExportError(SoftCAMError):
 
 class RecipeError(SoftCAMError):
     """A training recipe with an unknown key or a value out of range."""
+
+
+class ServiceError(SoftCAMError):
+    """A service that cannot start as it was asked to."""
 
 
 class RunError(SoftCAMError):

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from softcam.errors import ImageError
+from softcam.errors import ImageError, ImageTooLargeError, NotAnImageError
 from softcam.imaging.dicom import count_dicom_frames, is_dicom, read_dicom
 from softcam.imaging.image import DECODER_ERRORS, DEFAULT_LIMITS, DecodedImage, DecodeLimits, check_size
 
@@ -140,7 +140,7 @@ def _read(source: str | Path | bytes, max_bytes: int) -> bytes:
     if not content:
         raise ImageError("file is empty")
     if len(content) > max_bytes:
-        raise ImageError(f"file is larger than {max_bytes} bytes")
+        raise ImageTooLargeError(f"file is larger than {max_bytes} bytes")
     return content
 
 
@@ -179,9 +179,9 @@ def _reasons(limits: DecodeLimits) -> Iterator[None]:
     try:
         yield
     except _BOMB_ERRORS:
-        raise ImageError(f"more than {limits.max_pixels} pixels") from None
+        raise ImageTooLargeError(f"more than {limits.max_pixels} pixels") from None
     except UnidentifiedImageError:
-        raise ImageError("not a readable PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM image") from None
+        raise NotAnImageError("not a readable PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM image") from None
     except DECODER_ERRORS as error:
         raise ImageError("image data are truncated or damaged") from error
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from softcam.errors import ImageError
+from softcam.errors import ImageError, ImageTooLargeError
 
 # What decoders are known to raise on damaged bytes. RuntimeError stands for NotImplementedError and RecursionError as
 # well; Warning is met when the user turned warnings into errors.
@@ -115,6 +115,6 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
         ImageError: If it is.
     """
     if width * height > limits.max_pixels:
-        raise ImageError(f"{width}x{height} is more than {limits.max_pixels} pixels")
+        raise ImageTooLargeError(f"{width}x{height} is more than {limits.max_pixels} pixels")
     if min(width, height) < limits.min_side:
         raise ImageError(f"{width}x{height} pixels, expected at least {limits.min_side} on each side")

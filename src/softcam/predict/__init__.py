@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from softcam.predict.prediction import Prediction, decide
-from softcam.predict.predictor import Outcome, Predictor, Readable
+from softcam.predict.predictor import Outcome, Predictor, PreparedImage, Readable
 
-__all__ = ["Outcome", "Prediction", "Predictor", "Readable", "decide"]
+__all__ = ["Outcome", "Prediction", "Predictor", "PreparedImage", "Readable", "decide"]

@@ -60,11 +60,22 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
-    """An input on its way: `tensor` and `geometry` if it could be read, else `reason`."""
+class PreparedImage:
+    """An input on its way to the model.
+
+    Args:
+        id: Name of the image, for the prediction.
+        position: Its place among the inputs, from 0.
+        tensor: The network's input (C, H, W) float32, on the CPU; None if the image could not be read.
+        geometry: From the network's input to the original; None if it could not be read.
+        image: The original, where it is kept.
+        digest: SHA-256 of the input's bytes.
+        spacing: Distance of the original's pixels in millimetres, where known.
+        reason: Why it could not be read; empty if it could.
+    """
 
     id: str
-    position: int
+    position: int = 0
     tensor: Tensor | None = None
     geometry: Geometry | None = None
     image: DecodedImage | None = None
@@ -195,12 +206,12 @@ class Predictor:
         if isinstance(inputs, str | Path | bytes | np.ndarray | DecodedImage):
             raise TypeError(f"Expected `inputs` to be several inputs, but got one {type(inputs).__name__}. Use a list.")
 
-        def prepare(position: int, source: Source) -> _Prepared:
+        def prepare(position: int, source: Source) -> PreparedImage:
             return self._prepare(position, source, keep_bytes)
 
         threads = count_threads()
         with closing(map_ahead(prepare, inputs, threads=threads, ahead=self.batch_size + threads)) as prepared:
-            waiting: list[_Prepared] = []
+            waiting: list[PreparedImage] = []
             for item in prepared:
                 waiting.append(item)
                 if self._is_full(waiting):
@@ -209,24 +220,35 @@ class Predictor:
             if waiting:
                 yield self._run(waiting)
 
-    def _is_full(self, waiting: list[_Prepared]) -> bool:
+    def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Prediction]:
+        """Return the predictions of images that were prepared elsewhere, in one forward pass per size of input.
+
+        Args:
+            images: Prepared as this predictor's `preprocessing` does it; all of them are held in memory.
+
+        Raises:
+            IdentityError: As for calling the predictor.
+        """
+        return [outcome.prediction for outcome in self._run(list(images))]
+
+    def _is_full(self, waiting: list[PreparedImage]) -> bool:
         # Nothing but failures must not pile up either.
         readable = sum(item.tensor is not None for item in waiting)
         return readable == self.batch_size or len(waiting) == self.batch_size * _FAILED_PER_BATCH
 
-    def _prepare(self, position: int, source: Source, keep_bytes: int) -> _Prepared:
+    def _prepare(self, position: int, source: Source, keep_bytes: int) -> PreparedImage:
         name = _name(position, source)
         try:
             image = _decode(source)
         except (ImageError, MissingExtraError) as error:
-            return _Prepared(name, position, reason=str(error))
+            return PreparedImage(name, position, reason=str(error))
         except OSError as error:
-            return _Prepared(name, position, reason=(error.strerror or type(error).__name__).lower())
+            return PreparedImage(name, position, reason=(error.strerror or type(error).__name__).lower())
         tensor, geometry = self.preprocessing(image)
         kept = image if image.reduction == 1 and image.pixels.nbytes <= keep_bytes else None
-        return _Prepared(name, position, tensor, geometry, kept, image.digest, image.spacing)
+        return PreparedImage(name, position, tensor, geometry, kept, image.digest, image.spacing)
 
-    def _run(self, items: list[_Prepared]) -> list[Outcome]:
+    def _run(self, items: list[PreparedImage]) -> list[Outcome]:
         outcomes = [Outcome(Prediction(i.id, "failed", self.classes, i.reason, digest=i.digest), None) for i in items]
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, item in enumerate(items):
@@ -238,7 +260,7 @@ class Predictor:
                 outcomes[index] = Outcome(prediction, items[index].image)
         return outcomes
 
-    def _predict(self, items: list[_Prepared]) -> Iterator[Prediction]:
+    def _predict(self, items: list[PreparedImage]) -> Iterator[Prediction]:
         # In numpy: torch would share these small sums among threads, which spin on the cores of who decodes.
         images = torch.from_numpy(np.stack([item.tensor.numpy() for item in items if item.tensor is not None]))
         evidence = self._backend(images)
@@ -253,7 +275,7 @@ class Predictor:
 
     def _describe(
         self,
-        item: _Prepared,
+        item: PreparedImage,
         error: float,
         probabilities: npt.NDArray[np.float32],
         logits: npt.NDArray[np.float32],
@@ -357,7 +379,7 @@ def _to_numpy(values: Tensor) -> npt.NDArray[np.float32]:
     return array
 
 
-def _check_identity(item: _Prepared, error: float, arrays: list[npt.NDArray[np.float32]]) -> None:
+def _check_identity(item: PreparedImage, error: float, arrays: list[npt.NDArray[np.float32]]) -> None:
     if not all(np.isfinite(values).all() for values in arrays):
         raise IdentityError(
             f"Expected finite evidence, but got NaN or infinity for input {item.position} ({item.id}). "

@@ -7,7 +7,7 @@ import zlib
 from functools import cache
 from typing import IO, Any
 
-from softcam.errors import ImageError
+from softcam.errors import ImageError, ImageTooLargeError
 from softcam.imaging.dicom.silence import guarded
 from softcam.imaging.image import DecodeLimits, check_size
 from softcam.libraries import load_library
@@ -209,5 +209,5 @@ def _check_samples(header: Any) -> None:
 def _check_frames(header: Any, limits: DecodeLimits) -> int:
     frames = max(1, read_integer(header, "NumberOfFrames", 1))
     if frames > limits.max_frames:
-        raise ImageError(f"file with more than {limits.max_frames} images")
+        raise ImageTooLargeError(f"file with more than {limits.max_frames} images")
     return frames

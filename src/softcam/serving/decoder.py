@@ -1,0 +1,158 @@
+"""What runs in a process of its own: untrusted bytes become network input, a picture to show, or DICOM objects.
+
+Messages are JSON and plain bytes: nothing that comes out of such a process can run code in the service.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import signal
+import tempfile
+import zipfile
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softcam.errors import DicomError, ImageError, ImageTooLargeError, MissingExtraError, NotAnImageError
+from softcam.imaging import DecodeLimits, Geometry, Preprocessing, count_frames, decode_image
+from softcam.predict import Prediction
+from softcam.serving.polyglots import check_sole
+from softcam.viewer import make_preview
+
+MOST_MESSAGE = 64 * 1024 * 1024
+"""Bytes of a message's description."""
+
+_KINDS: dict[type[Exception], str] = {ImageTooLargeError: "too-large", NotAnImageError: "not-an-image"}
+
+Job = Callable[..., tuple[dict[str, Any], tuple[bytes, ...]]]
+
+
+def send(connection: Connection, head: dict[str, Any], parts: tuple[bytes, ...] = ()) -> None:
+    """Send a description and the bytes that belong to it."""
+    connection.send_bytes(json.dumps({**head, "parts": len(parts)}).encode())
+    for part in parts:
+        connection.send_bytes(part)
+
+
+def receive(connection: Connection) -> tuple[dict[str, Any], list[bytes]]:
+    """Return a description and its bytes; waits for them.
+
+    Raises:
+        EOFError: If the other side is gone.
+        ValueError: If it is no description.
+    """
+    head = json.loads(connection.recv_bytes(MOST_MESSAGE))
+    if not isinstance(head, dict) or not isinstance(head.get("parts"), int):
+        raise ValueError("Expected a description of a message, but got something else.")  # noqa: TRY004 - a bad value
+    return head, [connection.recv_bytes() for _ in range(head["parts"])]
+
+
+def run_decoder(connection: Connection, memory: int, *, patient: bool) -> None:
+    """Answer messages until the other side is gone.
+
+    Args:
+        connection: To the service.
+        memory: Bytes that this process may take beside what its libraries have.
+        patient: Whether it gives way to every other process.
+    """
+    # Ctrl-C and a supervisor's signal to the group are for the service, which ends its decoders itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if patient and hasattr(os, "nice"):
+        os.nice(10)
+    limit_memory(memory)
+    jobs: dict[str, Job] = {"prepare": prepare, "objects": make_objects}
+    while True:
+        try:
+            head, parts = receive(connection)
+        except EOFError:
+            return
+        try:
+            answer, content = jobs[head["job"]](head, *parts)
+        except (ImageError, DicomError, MissingExtraError) as error:
+            answer, content = {"problem": _KINDS.get(type(error), "unusable"), "detail": str(error)}, ()
+        except MemoryError:
+            answer, content = {"problem": "too-large", "detail": "decoding the image needs too much memory"}, ()
+        send(connection, answer, content)
+
+
+def limit_memory(extra: int) -> None:
+    """Let this process take so many bytes beside what it has; without effect where the system cannot."""
+    try:
+        resource = importlib.import_module("resource")
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        used = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = used + extra
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard < 0 else min(wanted, hard), hard))
+    except (ImportError, OSError, StopIteration, ValueError):
+        return
+
+
+def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+    """Decode an image and make the network's input of it.
+
+    Args:
+        head: `limits`, `preprocessing`, `frame` and `preview`.
+        content: The file's bytes.
+
+    Returns:
+        `shape`, `geometry`, `digest`, `format`, `frame`, `frames`, `spacing` and `preview`; the input as float32 and,
+        if it was asked for, the picture as PNG.
+    """
+    check_sole(content)
+    limits = DecodeLimits(**head["limits"])
+    image = decode_image(content, limits=limits, frame=head["frame"])
+    tensor, geometry = Preprocessing.from_dict(head["preprocessing"])(image)
+    answer = {
+        "shape": list(tensor.shape),
+        "geometry": geometry.to_dict(),
+        "digest": image.digest,
+        "format": image.format,
+        "frame": image.frame,
+        "frames": count_frames(content, limits=limits) if image.format == "DICOM" else 1,
+        "spacing": image.spacing,
+        "preview": None,
+    }
+    parts = [tensor.numpy().tobytes()]
+    if head["preview"]:
+        preview = make_preview(image)
+        answer["preview"] = {"width": preview.width, "height": preview.height, "depth": preview.depth}
+        parts.append(preview.png)
+    return answer, tuple(parts)
+
+
+def make_objects(head: dict[str, Any], content: bytes, maps: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+    """Make a ZIP archive of the DICOM objects of one prediction.
+
+    Args:
+        head: `prediction` (fields of a `Prediction` but the arrays, with `logits` and `probabilities` as lists),
+            `shape` of the maps, `frame`, `kinds` and `model`.
+        content: The bytes of the DICOM file that was predicted.
+        maps: float32.
+    """
+    # Its libraries are loaded when the first objects are asked for, and not needed by any other request.
+    dicom = importlib.import_module("softcam.interop.dicom")
+    check_sole(content)
+    fields: dict[str, Any] = dict(head["prediction"])
+    fields["geometry"] = Geometry.from_dict(fields["geometry"])
+    fields["classes"] = tuple(fields["classes"])
+    fields |= {name: np.array(fields[name], np.float32) for name in ("probabilities", "logits")}
+    prediction = Prediction(**fields, maps=np.frombuffer(maps, np.float32).reshape(head["shape"]))
+    source = dicom.read_source(content, frame=head["frame"])
+    settings = dicom.ObjectSettings(tuple(head["kinds"]))
+    with tempfile.TemporaryDirectory(prefix="softcam-") as folder:
+        paths = dicom.write_objects(
+            prediction, source, folder, model=dicom.ModelIdentity(**head["model"]), settings=settings
+        )
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for path in paths:
+                archive.write(path, path.name)
+    return {}, (stream.getvalue(),)

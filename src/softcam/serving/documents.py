@@ -1,0 +1,164 @@
+"""What the OpenAPI document says of bodies and answers that are written without its models, for speed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from softcam.serving.problems import MEDIA_TYPE, STATUSES
+
+_TEXT, _NUMBER, _WHOLE, _FLAG = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
+_NUMBERS = {"type": "array", "items": _NUMBER}
+_TEXTS = {"type": "array", "items": _TEXT}
+_SIZES = {"type": "array", "items": _WHOLE}
+_MATRIX = {"type": "array", "items": _NUMBERS}
+
+
+def _optional(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(properties: dict[str, Any], *, optional: tuple[str, ...] = (), description: str = "") -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    found = {"type": "object", "properties": properties, "required": required}
+    return {**found, "description": description} if description else found
+
+
+_GEOMETRY = _object(
+    {
+        **{f"{whose}_{side}": _NUMBER for whose in ("original", "input") for side in ("height", "width")},
+        **dict.fromkeys(("scale_x", "scale_y", "offset_x", "offset_y"), _NUMBER),
+    },
+    description="original = input * scale + offset on each axis, in pixels; the maps tile the input evenly.",
+)
+_IDENTITY = _object({"name": _TEXT, "fingerprint": _TEXT})
+_PREVIEW = _object({"width": _WHOLE, "height": _WHOLE, "depth": {"enum": [8, 16]}, "png": _TEXT})
+_EXPLANATION = _object(
+    {
+        "status": {"const": "ok"},
+        "model": _IDENTITY,
+        "predicted": _TEXT,
+        "classes": _TEXTS,
+        "probabilities": _NUMBERS,
+        "logits": _NUMBERS,
+        "multi_label": _FLAG,
+        "thresholds": {"type": "object", "additionalProperties": _NUMBER},
+        "grid": _SIZES,
+        "maps": {"type": "array", "items": _MATRIX, "description": "One map per class; its mean is the class's logit."},
+        "geometry": _GEOMETRY,
+        "sum_error": _NUMBER,
+        "digest": _TEXT,
+        "format": _TEXT,
+        "frame": _optional(_WHOLE),
+        "frames": _WHOLE,
+        "spacing": _optional(_NUMBERS),
+        "preview": _optional(_PREVIEW),
+    }
+)
+_FAILURE = _object({"status": {"const": "failed"}, "reason": _TEXT})
+_METHOD_INFO = _object({"name": _TEXT, "title": _TEXT, "notes": _TEXT})
+_MODEL = _object(
+    {
+        "name": _TEXT,
+        "fingerprint": _TEXT,
+        "architecture": _optional(_TEXT),
+        "classes": _TEXTS,
+        "multi_label": _FLAG,
+        "thresholds": {"type": "object", "additionalProperties": _NUMBER},
+        "preprocessing": {"type": "object"},
+        "input": _SIZES,
+        "grid": _SIZES,
+        "map_stride": _SIZES,
+        "receptive_field": _SIZES,
+        "theoretical_receptive_field": _optional({"type": "array", "items": _optional(_WHOLE)}),
+        "exact": _FLAG,
+        "head": _TEXT,
+        "notes": _TEXTS,
+        "backend": _TEXT,
+        "methods": {"type": "array", "items": _METHOD_INFO},
+        "limits": {"type": "object", "additionalProperties": _WHOLE},
+    }
+)
+_EXAMPLE = {
+    "status": "ok",
+    "model": {"name": "elpv", "fingerprint": "9f2c…"},
+    "predicted": "defect",
+    "classes": ["intact", "defect"],
+    "probabilities": [0.119, 0.881],
+    "logits": [-1.0, 1.0],
+    "multi_label": False,
+    "thresholds": {"defect": 0.25},
+    "grid": [1, 2],
+    "maps": [[[-2.0, 0.0]], [[2.0, 0.0]]],
+    "geometry": {
+        "original_height": 300,
+        "original_width": 300,
+        "input_height": 224,
+        "input_width": 224,
+        "scale_x": 1.339,
+        "scale_y": 1.339,
+        "offset_x": 0.0,
+        "offset_y": 0.0,
+    },
+    "sum_error": 1.2e-07,
+    "digest": "5d41…",
+    "format": "PNG",
+    "frame": None,
+    "frames": 1,
+    "spacing": None,
+    "preview": None,
+}
+
+
+def _json(schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema, **more}}}
+
+
+EXPLAIN = _json(
+    {"anyOf": [_EXPLANATION, {"type": "array", "items": {"anyOf": [_EXPLANATION, _FAILURE]}}]},
+    "One explanation for one file; a list, in order, for several.",
+    example=_EXAMPLE,
+)
+METHOD = _json(
+    _object({"method": _TEXT, "title": _TEXT, "notes": _TEXT, "target": _WHOLE, "grid": _SIZES, "map": _MATRIX}),
+    "The method's map, which covers the network's input evenly, in its own unit.",
+)
+MODEL = _json(_MODEL, "The model.")
+MODELS = _json(_object({"default": _TEXT, "models": {"type": "array", "items": _MODEL}}), "Every model.")
+DICOM = {
+    "description": "A ZIP archive with a file per kind.",
+    "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+}
+UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "string", "format": "binary", "description": "An image file."}},
+                    "required": ["file"],
+                }
+            }
+        },
+    }
+}
+"""The body of what takes images; /v1/explain takes several parts of that name as well."""
+
+_PROBLEM = _object(
+    {"type": _TEXT, "title": _TEXT, "status": _WHOLE, "detail": _TEXT, "request_id": _TEXT},
+    description="Problem details (RFC 9457).",
+)
+_EVERYWHERE = (401, 403, 404, 421, 429, 500, 503, 507, 408)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the problem documents of a route, for OpenAPI.
+
+    Args:
+        statuses: Beside those of every route.
+    """
+    kinds = {status: kind for kind, status in STATUSES.items()}
+    return {
+        status: {"description": kinds[status].replace("-", " "), "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+        for status in sorted({*statuses, *_EVERYWHERE})
+    }
