@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
@@ -163,12 +162,13 @@ class Guard:
         Raises:
             Problem: If it may not.
         """
+        # Who probes whether a service works calls it by its address.
+        if scope["path"] in OPEN_PATHS:
+            return
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._is_own(host):
             raise Problem("wrong-host", "this service is not known by the name in the Host header; see --allow-host")
         self._check_site(host, headers, scope["method"])
-        if scope["path"] in OPEN_PATHS:
-            return
         client = scope.get("client")
         if self._rate and self._item and not self._rate.hit(self._item, client[0] if client else "unknown"):
             raise Problem("too-many-requests", f"more than {self._access.rate:g} requests per second; slow down")
@@ -184,7 +184,7 @@ class Guard:
     def _check_site(self, host: str, headers: dict[bytes, bytes], method: str) -> None:
         # A browser sends along what it knows of the user's log-in, whichever page has made the request.
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
-        other = bool(origin) and urlsplit(origin).netloc != host
+        other = bool(origin) and origin.partition("://")[2] != host
         cross = headers.get(b"sec-fetch-site", b"none") in (b"cross-site", b"same-site")
         if method not in ("GET", "HEAD") and (other or cross):
             raise Problem("forbidden", "requests from pages of other sites are refused")
@@ -246,7 +246,9 @@ class _Exchange:
             self.status = message["status"]
             given = {name for name, _ in message["headers"]}
             kept = [header for header in _SECURITY if header[0] not in given]
-            message["headers"] = [*message["headers"], *kept, (b"x-request-id", self.request_id.encode())]
+            # What is left of a body that nobody reads must not keep the connection.
+            close = [(b"connection", b"close")] if not self._whole and self._has_body() else []
+            message["headers"] = [*message["headers"], *kept, *close, (b"x-request-id", self.request_id.encode())]
         try:
             await asyncio.wait_for(self._send(message), self._limits.send_seconds)
         except TimeoutError:
@@ -256,7 +258,7 @@ class _Exchange:
         """Answer with a problem, if no answer has begun."""
         if self.status:
             return
-        await self._answer(to_answer(problem, self.request_id, close=not self._whole and self._has_body()))
+        await self._answer(to_answer(problem, self.request_id))
 
     def _has_body(self) -> bool:
         return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"

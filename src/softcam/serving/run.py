@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging.config
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,11 +74,26 @@ def run_service(
     shown = f"[{settings.access.host}]" if ":" in settings.access.host else settings.access.host
     try:
         started(f"{scheme}://{shown}:{place.getsockname()[1]}")
-        server.run(sockets=[place])
+        with _told_to_end():
+            server.run(sockets=[place])
     finally:
         place.close()
     if not server.started:
         raise ServiceError("Expected the service to start, but it did not. The log says why.")
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Let a signal be a good end: uvicorn raises it again, for the handler that it found, when all is answered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _bind(host: str, port: int) -> socket.socket:

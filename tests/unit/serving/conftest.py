@@ -1,0 +1,97 @@
+"""A small bundle, images as bytes, and services on a real socket."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import softcam
+from softcam.imaging import Preprocessing
+
+pytest.importorskip("fastapi", reason="the service comes with the extra `serve`")
+httpx = pytest.importorskip("httpx", reason="httpx comes with the extra `dev`")
+uvicorn = pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
+
+from softcam.serving import Access, Limits, ServiceSettings, create_app, open_models  # noqa: E402 - see above
+from softcam.serving.protocol import bound_protocol  # noqa: E402 - see above
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model's folder: three classes, 4 x 4 cells."""
+    black_box = softcam.create_black_box("timm:resnet10t", weights="none", num_classes=3).eval()
+    model = softcam.convert(black_box, images=torch.rand(2, 3, 64, 64))
+    folder = tmp_path_factory.mktemp("service") / "retina"
+    preprocessing = Preprocessing(size=64).to_dict()
+    softcam.save(model, folder, classes=["healthy", "early", "late"], preprocessing=preprocessing)
+    return folder
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def png() -> bytes:
+    return encode(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="session")
+def make_image() -> Callable[..., bytes]:
+    return encode
+
+
+@pytest.fixture(scope="session")
+def models(bundle: Path) -> Any:
+    return open_models([str(bundle)], backend="torch")
+
+
+@contextmanager
+def listen(app: Any, header_seconds: float = 5.0) -> Iterator[str]:
+    """Run an application on loopback as the command does."""
+    config = uvicorn.Config(app, http=bound_protocol(header_seconds), port=0, log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert server.started
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def serve(bundle: Path) -> Iterator[Callable[..., Any]]:
+    """Start a service with limits, access or a store of its own; return a client of it."""
+    with ExitStack() as stack:
+
+        def start(
+            *, access: Access | None = None, store: Path | None = None, seconds: float = 5.0, **limits: Any
+        ) -> Any:
+            settings = ServiceSettings(access or Access(), Limits(**limits), decoders=1, store=store)
+            app = create_app(open_models([str(bundle)], backend="torch"), settings)
+            address = stack.enter_context(listen(app, seconds))
+            return stack.enter_context(httpx.Client(base_url=address, timeout=60))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def client(serve: Callable[..., Any]) -> Any:
+    return serve()
