@@ -1,0 +1,138 @@
+/** The numbers of a prediction, and of what is left of it without the removed evidence. */
+
+import { meanMaps, probabilities } from "./accounting.js";
+import { element, make, setText } from "./elements.js";
+import { formatError, formatLogit, formatPercent, formatSigned } from "./numbers.js";
+
+/** @typedef {import("./session.js").Session} Session */
+
+const FEW = 6;
+
+/** @param {Session} session */
+export function drawPrediction(session) {
+  const { explanation, view } = session;
+  element("classes").hidden = !explanation;
+  if (!explanation || !view) return clear();
+  const shown = listClasses(session);
+  const before = session.keep("probabilities", [explanation], () =>
+    probabilities(explanation.logits, explanation.independent),
+  );
+  drawVerdict(explanation, view, before);
+  drawOdds(session);
+  drawRows(session, shown, before);
+  drawMore(session, shown.length);
+  drawIdentity(explanation, view);
+}
+
+function clear() {
+  setText(element("verdict-class"), "–");
+  for (const id of ["verdict-probability", "identity", "log-odds"]) setText(element(id), "");
+  element("more-classes").hidden = true;
+}
+
+/**
+ * @param {import("./explanation.js").Explanation} explanation
+ * @param {import("./explanation.js").View} view
+ * @param {Float64Array} before
+ */
+function drawVerdict({ record, classes }, view, before) {
+  const index = classes.indexOf(record.predicted);
+  setText(element("verdict-class"), record.predicted || "none reaches its threshold");
+  setText(element("verdict-probability"), index < 0 ? "" : formatPercent(before[index]));
+}
+
+/** The log-odds that the difference of two maps averages to. @param {Session} session */
+function drawOdds({ explanation, view }) {
+  const line = element("log-odds");
+  if (!explanation || !view) return;
+  const { classes, independent, logits } = explanation;
+  const pair = oddsPair(explanation, view);
+  line.hidden = !pair && classes.length > 1;
+  if (classes.length === 1) setText(line, `Log-odds of ${classes[0]}: ${formatSigned(logits[0])}`);
+  else if (pair && !independent) {
+    const odds = logits[pair[0]] - logits[pair[1]];
+    setText(line, `Log-odds of ${classes[pair[0]]} over ${classes[pair[1]]}: ${formatSigned(odds)}`);
+  }
+}
+
+/**
+ * @param {import("./explanation.js").Explanation} explanation
+ * @param {import("./explanation.js").View} view
+ */
+function oddsPair({ classes, independent }, { target, against }) {
+  if (independent) return null;
+  if (against !== null) return [target, against];
+  return classes.length === 2 ? [target, 1 - target] : null;
+}
+
+/** The classes to list: the strongest, and always those that are shown on the map. @param {Session} session */
+function listClasses(session) {
+  const { explanation, view } = session;
+  if (!explanation || !view) return [];
+  return session.keep("listed", [explanation, session.state.allClasses, view.target, view.against], () => {
+    const order = Array.from(explanation.logits.keys()).sort((a, b) => explanation.logits[b] - explanation.logits[a]);
+    if (session.state.allClasses) return order;
+    const kept = new Set([...order.slice(0, FEW), view.target, ...(view.against === null ? [] : [view.against])]);
+    return order.filter((k) => kept.has(k));
+  });
+}
+
+/**
+ * @param {Session} session
+ * @param {number[]} shown
+ * @param {Float64Array} before
+ */
+function drawRows(session, shown, before) {
+  const { explanation, view, measurement, remaining } = session;
+  if (!explanation || !view) return;
+  const body = element("class-rows");
+  element("region-column").hidden = !measurement;
+  while (body.rows.length > shown.length) body.deleteRow(-1);
+  while (body.rows.length < shown.length) body.append(makeRow());
+  shown.forEach((k, index) => {
+    const row = body.rows[index];
+    const [name, chance, logit, added] = row.cells;
+    setText(name.firstElementChild, explanation.classes[k]);
+    row.classList.toggle("chosen", k === view.target || k === view.against);
+    fillPair(chance, formatPercent(before[k]), remaining && formatPercent(remaining.probabilities[k]));
+    chance.style.setProperty("--share", String(before[k]));
+    fillPair(logit, formatLogit(explanation.logits[k]), remaining && formatLogit(remaining.logits[k]));
+    added.hidden = !measurement;
+    setText(added, measurement ? formatSigned(measurement.added[k]) : "");
+  });
+}
+
+function makeRow() {
+  const pair = () => make("td", {}, [make("span", { class: "now" }), make("span", { class: "then" })]);
+  return make("tr", {}, [make("th", { scope: "row" }, [make("span")]), pair(), pair(), make("td")]);
+}
+
+/**
+ * @param {HTMLElement} cell
+ * @param {string} now
+ * @param {string|null} then
+ */
+function fillPair(cell, now, then) {
+  const [first, second] = cell.children;
+  setText(first, now);
+  setText(second, then === null ? "" : `→ ${then}`);
+}
+
+/** @param {Session} session @param {number} count */
+function drawMore({ explanation, state }, count) {
+  const button = element("more-classes");
+  const all = explanation?.classes.length ?? 0;
+  button.hidden = all <= FEW || (all === count && !state.allClasses);
+  setText(button, state.allClasses ? "Show fewer classes" : `Show all ${all} classes`);
+}
+
+/**
+ * State the identity, recomputed here in float64.
+ * @param {import("./explanation.js").Explanation} explanation
+ * @param {import("./explanation.js").View} view
+ */
+function drawIdentity({ record, maps, logits, classes }, { target }) {
+  const mean = meanMaps(maps, classes.length)[target];
+  const sum = `mean of the map ${formatLogit(mean, 4)} = logit ${formatLogit(logits[target], 4)}`;
+  setText(element("identity"), `${classes[target]}: ${sum}, error ${formatError(record.sum_error)}`);
+}
