@@ -24,6 +24,7 @@ from softcam.serving.telemetry import Telemetry
 from softcam.viewer import read_index, read_static
 
 _KIND_OF_STATUS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
+_UNUSABLE = refusals(400, 413, 415, 422)
 _FIELDS = 8
 
 ModelName = Annotated[str | None, Query(alias="model", description="Name of a model; default: the first.")]
@@ -66,6 +67,7 @@ def create_app(models: Sequence[ServedModel], settings: ServiceSettings | None =
         openapi_url="/openapi.json",
     )
     _add_explanations(app, service)
+    _add_comparisons(app, service)
     _add_models(app, service)
     _add_health(app, service)
     _add_page(app)
@@ -77,9 +79,7 @@ def create_app(models: Sequence[ServedModel], settings: ServiceSettings | None =
 def _add_explanations(app: FastAPI, service: Service) -> None:
     limits = service.settings.limits
 
-    @app.post(
-        "/v1/explain", responses={200: EXPLAIN, **refusals(400, 413, 415, 422)}, openapi_extra=UPLOAD, tags=["explain"]
-    )
+    @app.post("/v1/explain", responses={200: EXPLAIN, **_UNUSABLE}, openapi_extra=UPLOAD, tags=["explain"])
     async def explain(
         request: Request,
         model: ModelName = None,
@@ -102,9 +102,9 @@ def _add_explanations(app: FastAPI, service: Service) -> None:
         )
         return _respond(one.document, {"server-timing": timing})
 
-    @app.post(
-        "/v1/attribute", responses={200: METHOD, **refusals(400, 413, 415, 422)}, openapi_extra=UPLOAD, tags=["explain"]
-    )
+
+def _add_comparisons(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/attribute", responses={200: METHOD, **_UNUSABLE}, openapi_extra=UPLOAD, tags=["explain"])
     async def attribute(
         request: Request,
         target: Annotated[int, Query(ge=0, description="Index of the class to explain.")],
@@ -119,9 +119,7 @@ def _add_explanations(app: FastAPI, service: Service) -> None:
         about = {"method": method, "title": METHODS[method].title, "notes": METHODS[method].notes, "target": target}
         return _respond({**about, "grid": list(found.shape), "map": found})
 
-    @app.post(
-        "/v1/dicom", responses={200: DICOM, **refusals(400, 413, 415, 422)}, openapi_extra=UPLOAD, tags=["explain"]
-    )
+    @app.post("/v1/dicom", responses={200: DICOM, **_UNUSABLE}, openapi_extra=UPLOAD, tags=["explain"])
     async def make_objects(
         request: Request,
         kinds: Annotated[list[str] | None, Query(description="Some of map, segmentation, report, capture.")] = None,
