@@ -33,6 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--max-megabytes", type=float, default=64.0, help="largest body of a request")
     parser.add_argument("--max-megapixels", type=float, default=50.0, help="largest image")
     parser.add_argument("--max-waiting", type=int, default=128, help="requests at a time; others are told to come back")
+    parser.add_argument("--header-seconds", type=float, default=10.0, help="for the header of a request")
+    parser.add_argument("--body-seconds", type=float, default=30.0, help="for the body of a request")
     parser.add_argument("--decode-seconds", type=float, default=20.0, help="for decoding one image")
     parser.add_argument(
         "--decoders", type=int, default=None, help="processes that decode images; default: one per core"
@@ -66,6 +68,8 @@ def run(options: Any) -> int:
         max_bytes=round(options.max_megabytes * 1_000_000),
         max_pixels=round(options.max_megapixels * 1_000_000),
         max_waiting=options.max_waiting,
+        header_seconds=options.header_seconds,
+        body_seconds=options.body_seconds,
         decode_seconds=options.decode_seconds,
     )
     decoders = {} if options.decoders is None else {"decoders": options.decoders}

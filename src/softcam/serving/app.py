@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import orjson
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from softcam._version import __version__
@@ -21,11 +20,11 @@ from softcam.serving.problems import Problem, to_answer
 from softcam.serving.service import DICOM_KINDS, Service
 from softcam.serving.settings import ServiceSettings
 from softcam.serving.telemetry import Telemetry
+from softcam.serving.uploads import read_files
 from softcam.viewer import read_index, read_static
 
 _KIND_OF_STATUS = {400: "bad-request", 404: "not-found", 405: "method-not-allowed"}
 _UNUSABLE = refusals(400, 413, 415, 422)
-_FIELDS = 8
 
 ModelName = Annotated[str | None, Query(alias="model", description="Name of a model; default: the first.")]
 Frame = Annotated[int | None, Query(ge=1, le=1_000_000, description="Which frame of a DICOM file, from 1.")]
@@ -65,6 +64,7 @@ def create_app(models: Sequence[ServedModel], settings: ServiceSettings | None =
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
     )
     _add_explanations(app, service)
     _add_comparisons(app, service)
@@ -88,7 +88,7 @@ def _add_explanations(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Predict one image, or several, with the evidence of each prediction."""
         chosen = service.find(model)
-        files = await _read_files(request, limits.max_files)
+        files = await read_files(request, limits.max_files)
         request_id = request.state.request_id
         if len(files) > 1:
             if frame is not None:
@@ -114,7 +114,7 @@ def _add_comparisons(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Ask a post-hoc method where it sees reasons for a class, to compare it with the evidence."""
         chosen = service.find(model)
-        content = await _read_file(request)
+        (content,) = await read_files(request, 1)
         found = await service.attribute(content, chosen, method=method, target=target, frame=frame)
         about = {"method": method, "title": METHODS[method].title, "notes": METHODS[method].notes, "target": target}
         return _respond({**about, "grid": list(found.shape), "map": found})
@@ -131,7 +131,7 @@ def _add_comparisons(app: FastAPI, service: Service) -> None:
         if not set(wanted) <= set(DICOM_KINDS):
             raise Problem("unusable", f"`kinds` are some of {', '.join(DICOM_KINDS)}")
         chosen = service.find(model)
-        content = await _read_file(request)
+        (content,) = await read_files(request, 1)
         archive = await service.make_objects(
             content, chosen, frame=frame, kinds=wanted, request_id=request.state.request_id
         )
@@ -206,7 +206,7 @@ def _add_errors(app: FastAPI) -> None:
             "not-found": "there is nothing here; see /openapi.json",
             "method-not-allowed": "another method is needed",
         }
-        detail = texts.get(kind, "the body is no multipart form that can be read")
+        detail = texts.get(kind, "the request cannot be understood")
         return respond(request, Problem(kind, detail), dict(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
@@ -217,22 +217,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def fail(request: Request, _: Exception) -> Response:
         return respond(request, Problem("failed", "the service failed; its log has the request under this id"))
-
-
-async def _read_files(request: Request, most: int) -> list[bytes]:
-    """Return the files of a form, which were on disk without a name, if at all, and are gone when this returns."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Problem("bad-request", "send the image as the part `file` of a multipart form")
-    async with request.form(max_files=most, max_fields=_FIELDS, max_part_size=1024) as form:
-        parts = form.getlist("file")
-        if not parts or not all(isinstance(part, UploadFile) for part in parts):
-            raise Problem("unusable", "the form has no file in its part `file`")
-        return [await part.read() for part in parts if isinstance(part, UploadFile)]
-
-
-async def _read_file(request: Request) -> bytes:
-    files = await _read_files(request, 1)
-    return files[0]
 
 
 def _respond(values: Any, headers: dict[str, str] | None = None) -> Response:

@@ -58,6 +58,9 @@ class Decoder:
         Raises:
             Problem: If the image cannot be used, took too long, or ended the process.
         """
+        if self.overdue or not self._process.is_alive():
+            # It has ended after its last answer, which is not the fault of this image.
+            self._replace()
         try:
             send(self._connection, head, parts)
             answer, content = receive(self._connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from softcam.serving.problems import Problem, to_answer
+from softcam.serving.telemetry import tell
 
 _LONGEST_HEADER = 64 * 1024
-_MOST_SILENT = 1024
+_MOST_SILENT = 512  # with all that are answered, fewer than the files that a process may usually open
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class BoundProtocol(HttpToolsProtocol):
         super().__init__(**kwargs)
         self._patience = patience
         self._deadline: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
+        self._useless = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first header."""
@@ -62,17 +64,26 @@ class BoundProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the header is too long."""
-        if self._deadline is not None:
-            self._header_bytes += len(data)
+        """Read on, unless it has been long since a whole header or a part of a body."""
+        # Also of the next header while a request is answered, of what follows a chunked body, and of a chunk's name.
+        self._useless += len(data)
         super().data_received(data)
-        if self._deadline is not None and self._header_bytes > _LONGEST_HEADER:
+        if self._useless > _LONGEST_HEADER:
             self._turn_away(Problem("bad-request", f"the header is longer than {_LONGEST_HEADER} bytes"))
 
     def on_headers_complete(self) -> None:
         """Answer the request."""
         self._stop_expecting()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._useless = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words are no problem document
+        """Refuse what is not HTTP."""
+        self._turn_away(Problem("bad-request", "this is no HTTP request"))
 
     def on_response_complete(self) -> None:
         """Wait for the next header."""
@@ -82,7 +93,7 @@ class BoundProtocol(HttpToolsProtocol):
 
     def give_up(self) -> None:
         """End the connection, with an answer if a request was begun."""
-        begun = self._header_bytes > 0
+        begun = self._useless > 0
         self._stop_expecting()
         if begun:
             self._turn_away(Problem("timeout", f"the header took longer than {self._patience.seconds:g} seconds"))
@@ -97,14 +108,16 @@ class BoundProtocol(HttpToolsProtocol):
     def _stop_expecting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._deadline, self._header_bytes = None, 0
+        self._deadline, self._useless = None, 0
         self._patience.silent.pop(self, None)
 
     def _turn_away(self, problem: Problem) -> None:
         self._stop_expecting()
         if self.transport.is_closing():
             return
-        answer = to_answer(problem, "", close=True)
+        request_id = secrets.token_hex(8)
+        tell("turned away", request_id=request_id, status=problem.status)
+        answer = to_answer(problem, request_id, close=True, extra={"x-request-id": request_id})
         lines = [b"HTTP/1.1 %d Refused" % answer.status, *(b": ".join(header) for header in answer.headers)]
         self.transport.write(b"\r\n".join([*lines, b"", answer.body]))
         self.transport.close()

@@ -127,6 +127,8 @@ class Service:
                     content, model, frame=None, preview=preview, request_id=request_id, position=position
                 )
             except Problem as problem:
+                if problem.status >= 500:  # which says nothing of the image
+                    raise
                 return {"status": "failed", "reason": problem.detail}
             return found.document
 

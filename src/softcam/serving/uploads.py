@@ -12,6 +12,7 @@ from softcam.serving.problems import Problem
 
 _LONGEST_BOUNDARY = 70  # RFC 2046
 _LONGEST_HEAD = 4096
+_LONGEST_TYPE = 512
 _FIELDS = 8
 _UNREADABLE = "the body is no multipart form that can be read"
 
@@ -26,7 +27,8 @@ async def read_files(request: Request, most: int) -> list[bytes]:
     Raises:
         Problem: If the body is no such form.
     """
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    media_type = request.headers.get("content-type", "")
+    kind, options = parse_options_header(media_type) if len(media_type) <= _LONGEST_TYPE else (b"", {})
     if kind != b"multipart/form-data":
         raise Problem("bad-request", "send the image as the part `file` of a multipart form")
     boundary = options.get(b"boundary", b"")
@@ -77,7 +79,7 @@ def split_form(body: bytes, boundary: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 async def _read_body(request: Request) -> bytes:
     try:
-        return await request.body()
+        return b"".join([chunk async for chunk in request.stream()])
     except ClientDisconnect:
         raise Problem("bad-request", "the body was not sent to its end") from None
 

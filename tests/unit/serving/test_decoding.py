@@ -114,15 +114,26 @@ def test_a_decoder_that_takes_too_long_is_ended_and_the_next_works(png: bytes) -
 
 def test_a_decoder_that_dies_is_replaced(png: bytes) -> None:
     async def work(pool: DecodePool) -> tuple[Problem, Decoded]:
+        os.kill(pool._all[0]._process.pid, signal.SIGSTOP)
+        asked = asyncio.create_task(prepare(pool, png))
+        await asyncio.sleep(0.2)
         os.kill(pool._all[0]._process.pid, signal.SIGKILL)
-        pool._all[0]._process.join()
         with pytest.raises(Problem) as caught:
-            await prepare(pool, png)
+            await asked
         return caught.value, await prepare(pool, png)
 
     problem, decoded = run_in_pool(work)
     assert "ended its decoder" in problem.detail
     assert decoded.image.tensor is not None
+
+
+def test_an_image_is_not_blamed_for_a_decoder_that_died_before_it(png: bytes) -> None:
+    async def work(pool: DecodePool) -> Decoded:
+        os.kill(pool._all[0]._process.pid, signal.SIGKILL)
+        pool._all[0]._process.join()
+        return await prepare(pool, png)
+
+    assert run_in_pool(work).image.tensor is not None
 
 
 def test_who_goes_away_does_not_take_a_decoder_along(png: bytes) -> None:
