@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from softcam.metrics.calibration import (
+    fit_temperature,
+    negative_log_likelihood,
+    scale_probabilities,
+    scale_threshold,
+)
 from softcam.metrics.classification import (
     CalibrationBin,
     PrecisionRecallPoints,
@@ -18,6 +24,17 @@ from softcam.metrics.classification import (
     roc_points,
 )
 from softcam.metrics.complexity import components, entropy, gini, near_zero_share
+from softcam.metrics.conformal import (
+    SetSizes,
+    conformal_quantile,
+    coverage,
+    expected_coverage,
+    least_images,
+    nonconformity,
+    prediction_sets,
+    set_sizes,
+    true_scores,
+)
 from softcam.metrics.consistency import grid_pointing_game, negative_share, positive_share
 from softcam.metrics.faithfulness import (
     Regions,
@@ -50,6 +67,7 @@ from softcam.metrics.localization import (
 from softcam.metrics.multiclass import macro_noninferiority
 from softcam.metrics.patches import count_patches
 from softcam.metrics.robustness import list_layers, max_sensitivity, parameter_randomization, random_logit
+from softcam.metrics.selective import RiskCoverage, decision_confidence, risk_coverage, selective_risk
 from softcam.metrics.similarity import SIMILARITIES, Similarity, spearman, structural_similarity
 from softcam.metrics.statistics import (
     DeLong,
@@ -77,8 +95,10 @@ __all__ = [
     "PairedDifference",
     "PrecisionRecallPoints",
     "Regions",
+    "RiskCoverage",
     "Road",
     "RocPoints",
+    "SetSizes",
     "Similarity",
     "activation_precision",
     "activation_sensitivity",
@@ -92,13 +112,18 @@ __all__ = [
     "classification_report",
     "components",
     "confidence_increase",
+    "conformal_quantile",
     "confusion_matrix",
     "context_swap_change",
     "count_patches",
+    "coverage",
+    "decision_confidence",
     "deletion_curve",
     "delong",
     "effective_receptive_field",
     "entropy",
+    "expected_coverage",
+    "fit_temperature",
     "gini",
     "grid_pointing_game",
     "highlight",
@@ -107,12 +132,15 @@ __all__ = [
     "insertion_curve",
     "iou",
     "irof",
+    "least_images",
     "list_layers",
     "localization_precision",
     "macro_noninferiority",
     "max_sensitivity",
     "near_zero_share",
+    "negative_log_likelihood",
     "negative_share",
+    "nonconformity",
     "noninferiority",
     "paired_bootstrap",
     "parameter_randomization",
@@ -122,14 +150,21 @@ __all__ = [
     "pointing_game",
     "positive_share",
     "precision_recall_points",
+    "prediction_sets",
     "quadratic_weighted_kappa",
     "random_logit",
     "rank_accuracy",
     "relative_drop",
+    "risk_coverage",
     "road",
     "roc_points",
+    "scale_probabilities",
+    "scale_threshold",
+    "selective_risk",
     "sensitivity_n",
+    "set_sizes",
     "spearman",
     "structural_similarity",
     "topk_precision",
+    "true_scores",
 ]
