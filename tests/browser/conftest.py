@@ -96,7 +96,9 @@ def predict(
     maps: np.ndarray, geometry: Geometry, *, classes: tuple[str, ...] = CLASSES, multi_label: bool = False
 ) -> Prediction:
     """Return the prediction that maps (K, h, w) average to."""
-    evidence = Evidence(torch.from_numpy(maps.mean((1, 2), dtype=np.float64)[None]).float(), torch.from_numpy(maps)[None])
+    evidence = Evidence(
+        torch.from_numpy(maps.mean((1, 2), dtype=np.float64)[None]).float(), torch.from_numpy(maps)[None]
+    )
     logits = evidence.logits[0].numpy()
     shares = Evidence(evidence.logits, evidence.maps, multi_label).probabilities()[0].numpy()
     return Prediction(
@@ -145,7 +147,14 @@ def describe_one(prediction: Prediction, pixels: np.ndarray | None = None) -> di
 def write_page(path: Path, records: list[dict[str, Any]], **facts: Any) -> str:
     """Write a page with its data and return its address."""
     classes = next((record["classes"] for record in records if "classes" in record), [])
-    info = {"name": "chest", "fingerprint": "", "architecture": "toy", "classes": classes, "grid": [7, 6], "methods": []}
+    info = {
+        "name": "chest",
+        "fingerprint": "",
+        "architecture": "toy",
+        "classes": classes,
+        "grid": [7, 6],
+        "methods": [],
+    }
     path.write_text(build_page({"models": [info | FIELD | facts], "predictions": records}), encoding="utf-8")
     return path.as_uri()
 

@@ -119,7 +119,7 @@ def test_a_rectangle_adds_what_the_library_says(
         assert added == pytest.approx(evidence.contribution(region, k).item(), abs=1e-6)
     expected = evidence.contribution(region, *prediction.contrast).item()
     assert desk.data("measured-value", "exact") == pytest.approx(expected, abs=1e-6)
-    assert desk.text("measured-value") == f"{expected:+.3f}".replace("-", "−")
+    assert desk.text("measured-value") == f"{expected:+.3f}".replace("-", "\u2212")
 
 
 def test_a_lasso_adds_what_the_library_says(desk: Desk, prediction: Prediction) -> None:
@@ -162,7 +162,7 @@ def test_a_multi_label_model_is_read_by_sigmoids(open_records: Callable[..., Des
 def test_a_difference_averages_to_the_log_odds(desk: Desk, prediction: Prediction) -> None:
     shown, rival = prediction.contrast
     odds = float(prediction.logits[shown] - prediction.logits[rival or 0])
-    assert f"{odds:+.3f}".replace("-", "−") in desk.text("log-odds")
+    assert f"{odds:+.3f}".replace("-", "\u2212") in desk.text("log-odds")
     desk.page.select_option("#target", "2")
     desk.page.select_option("#against", "0")
     desk.hover(*centre(prediction, 4, 1))
@@ -182,7 +182,7 @@ def test_muting_weighs_the_evidence(desk: Desk, prediction: Prediction, positive
     rows = desk.page.locator("#class-rows tr")
     found = {row.locator("th").inner_text(): row.locator(".then").all_inner_texts() for row in rows.all()}
     for name, logit, chance in zip(prediction.classes, logits, logits.softmax(0), strict=True):
-        assert found[name] == [f"→ {100 * chance:.1f} %", f"→ {logit:.3f}".replace("-", "−")]
+        assert found[name] == [f"→ {100 * chance:.1f} %", f"→ {logit:.3f}".replace("-", "\u2212")]
 
 
 def test_the_threshold_hides_weak_cells(desk: Desk, prediction: Prediction) -> None:
@@ -219,7 +219,7 @@ def test_the_scale_stays_until_it_is_changed(open_records: Callable[..., Desk], 
     desk.page.locator("#limit").fill("0.02")
     desk.press("m")
     assert desk.pixel(*centre(large, 3, 3))[:3] == signed_colors([[np.sign(large.margin()[3, 3])]], 1.0)[0, 0].tolist()
-    assert desk.text("ticks").split("\n")[0] == "−0.02"
+    assert desk.text("ticks").split("\n")[0] == "\u22120.02"
 
 
 def test_the_second_colours_differ_for_every_eye(desk: Desk) -> None:
@@ -274,7 +274,7 @@ def test_the_table_of_cells(desk: Desk, prediction: Prediction) -> None:
     assert [float(row[key]) for key in ("row", "column", "x", "y", "width", "height")] == [3, 2, *place]
     values = [prediction.maps[prediction.classes.index(name), 3, 2] for name in (shown, rival)]
     assert [np.float32(row[name]) for name in (shown, rival)] == values
-    assert float(row[f"{shown} − {rival}"]) == float(values[0]) - float(values[1])
+    assert float(row[f"{shown} \u2212 {rival}"]) == float(values[0]) - float(values[1])
 
 
 def test_the_exported_record_is_the_response(desk: Desk, prediction: Prediction) -> None:

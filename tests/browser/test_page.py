@@ -109,14 +109,14 @@ def test_names_are_text(open_records: Callable[..., Desk], toys: SimpleNamespace
     desk.page.select_option("#target", "1")
     desk.settle()
     header = desk.export("csv").read_text(encoding="utf-8").splitlines()[0]
-    assert "\"'=1+1\"" in header
+    assert '"\'=1+1"' in header
     assert '"=1+1"' not in header
 
 
 def test_an_only_class_has_log_odds(open_records: Callable[..., Desk], toys: SimpleNamespace) -> None:
     prediction = toys.predict(toys.make_maps(1), toys.geometry, classes=("defect",))
     desk = open_records([toys.describe(prediction)])
-    logit = f"{prediction.logits[0]:+.3f}".replace("-", "−")
+    logit = f"{prediction.logits[0]:+.3f}".replace("-", "\u2212")
     assert desk.text("log-odds") == f"Log-odds of defect: {logit}"
     assert "against" in desk.text("scale-against")
     assert desk.page.locator("#against").is_disabled()
@@ -126,7 +126,7 @@ def test_the_identity_is_shown(desk: Desk, prediction: Prediction) -> None:
     mean = prediction.maps[prediction.contrast[0]].mean(dtype=np.float64)
     assert f"mean of the map {mean:.4f} = logit {mean:.4f}, error " in desk.text("identity")
     assert "does not show" in desk.text("caveat")
-    assert "all × 47 px" in desk.text("caveat")
+    assert "all \u00d7 47 px" in desk.text("caveat")
 
 
 def test_a_page_without_images_shows_maps_alone(open_records: Callable[..., Desk], toys: SimpleNamespace) -> None:

@@ -44,7 +44,7 @@ def test_an_upload_is_explained(open_service: Callable[..., Desk], bundles: dict
     assert record["geometry"] == expected.geometry.to_dict()
     assert record["preview"]["depth"] == 8
     assert desk.page.locator("#welcome").is_hidden()
-    assert desk.page.locator("#model-facts").inner_text().startswith("timm:test_resnet · 3 × 3 cells")
+    assert desk.page.locator("#model-facts").inner_text().startswith("timm:test_resnet · 3 \u00d7 3 cells")
     assert desk.page.locator("#compare-section").is_visible()
     assert desk.page.locator("#export-dicom").is_hidden()
 
@@ -65,12 +65,12 @@ def test_the_page_asks_nobody_but_its_service(
 
 def test_a_bad_file_does_not_stop_the_rest(open_service: Callable[..., Desk]) -> None:
     desk = open_service()
-    bad = {"name": "<i>bad</i>.png", "mimeType": "image/png", "buffer": b"no image at all"}
+    bad = {"name": "<i>bad<i>.png", "mimeType": "image/png", "buffer": b"no image at all"}
     empty = {"name": "empty.png", "mimeType": "image/png", "buffer": b""}
     upload(desk, make_file("a.png", 1), bad, make_file("b.png", 2), empty, make_file("c.png", 3))
     assert desk.page.locator("#list li.ok").count() == 3
     failed = desk.page.locator("#list li.failed").all_inner_texts()
-    assert failed[0].startswith("<i>bad</i>.png\n")
+    assert failed[0].startswith("<i>bad<i>.png\n")
     assert len(failed[0].split("\n")[1]) > 10
     assert failed[1].startswith("empty.png\n")
     assert "2 failed" in desk.text("list-count")

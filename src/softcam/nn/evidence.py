@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from softcam.errors import IdentityError
+from softcam.nn.display import draw_evidence
 from softcam.nn.heads.several import resize
 
 Classes = int | Tensor
@@ -187,6 +188,9 @@ class Evidence:
     def detach(self) -> Evidence:
         """Return the evidence without its autograd graph."""
         return replace(self, logits=self.logits.detach(), maps=self.maps.detach())
+
+    def _repr_html_(self) -> str:
+        return draw_evidence(self.logits, self.maps, independent=self.multi_label or self.num_classes == 1)
 
     def _class_index(self, target: Classes) -> Tensor:
         index = torch.as_tensor(target, device=self.logits.device, dtype=torch.long)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +12,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from softcam.imaging import Geometry
+from softcam.imaging import Geometry, encode_png, scale_limit, signed_colors
 
 Array = npt.NDArray[np.float32]
+
+_SIDE = 196  # pixels of a map in a notebook
+_SHOWN_CLASSES = 8
 
 
 def _empty(*shape: int) -> Array:
@@ -79,6 +84,29 @@ class Prediction:
         shown, rival = self.contrast
         difference: Array = self.maps[shown] - (0 if rival is None else self.maps[rival])
         return difference
+
+    def _repr_html_(self) -> str:
+        if self.status == "failed":
+            return f"<p>{html.escape(self.id)}: failed, {html.escape(self.reason)}</p>"
+        order = self.logits.argsort()[::-1][:_SHOWN_CLASSES]
+        cells = ((self.classes[k], f"{100 * self.probabilities[k]:.1f} %", f"{self.logits[k]:.3f}") for k in order)
+        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
+        head = "<tr><th>class</th><th>probability</th><th>logit</th></tr>"
+        table = f"<table>{head}{rows}</table>"
+        return f'<div style="display:flex;gap:24px;align-items:start">{self._draw()}<div>{table}</div></div>'
+
+    def _draw(self) -> str:
+        shown, rival = self.contrast
+        margin = self.margin()
+        limit = scale_limit(margin, quantile=1.0)
+        address = base64.b64encode(encode_png(signed_colors(margin, limit))).decode("ascii")
+        name = self.classes[shown] + ("" if rival is None else f" rather than {self.classes[rival]}")
+        about = html.escape(f"Evidence for {name}")
+        rows, columns = margin.shape
+        style = f"width:{_SIDE}px;height:{max(1, round(_SIDE * rows / columns))}px;image-rendering:pixelated"
+        picture = f'<img alt="{about}" style="{style}" src="data:image/png;base64,{address}">'
+        scale = f"mean {margin.mean(dtype=np.float64):+.3f}, scale &plusmn;{limit:.3g} logits"
+        return f'<figure style="margin:0">{picture}<figcaption>{about}<br>{scale}</figcaption></figure>'
 
 
 def choose_class(

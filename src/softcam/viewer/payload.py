@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from softcam.viewer.preview import Preview
 
 if TYPE_CHECKING:
+    from softcam.nn import ConversionReport
     from softcam.predict import Prediction, Predictor
 
 
@@ -108,7 +110,7 @@ def describe_model(predictor: Predictor, *, name: str) -> dict[str, Any]:
         "thresholds": dict(predictor.thresholds),
         "preprocessing": predictor.preprocessing.to_dict(),
         "input": [predictor.preprocessing.channels, side, side],
-        "grid": list(report.grid),
+        "grid": _find_grid(report, side),
         "map_stride": list(report.map_stride),
         "receptive_field": list(report.receptive_field),
         "theoretical_receptive_field": list(bound) if bound else None,
@@ -119,6 +121,13 @@ def describe_model(predictor: Predictor, *, name: str) -> dict[str, Any]:
         "methods": [],
         "limits": {},
     }
+
+
+def _find_grid(report: ConversionReport, side: int) -> list[int]:
+    """Return the cells of a map at the size at which the model is used, which may not be that of its probe images."""
+    if tuple(report.input_size) == (side, side):
+        return list(report.grid)
+    return [math.ceil(side / stride) for stride in report.map_stride]
 
 
 def to_json(value: Any) -> str:

@@ -70,7 +70,7 @@ def make_preview(image: DecodedImage, *, longest: int = LONGEST_SIDE) -> Preview
 
 def _reduce_deep(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.uint16]:
     if pixels.shape == size[::-1]:
-        return pixels
+        return np.asarray(pixels, np.uint16)
     reduced = Image.fromarray(pixels.astype(np.float32)).resize(size, Image.Resampling.BOX)
     return np.rint(np.asarray(reduced)).astype(np.uint16)
 

@@ -91,7 +91,12 @@ export class Items {
     item.frame = frame;
     this.session.update({ item, cell: null, region: null });
     await this.explain(item, frame, true);
-    for (const near of [frame + 1, frame - 1]) {
+  }
+
+  /** Ask for the slices beside the shown one before anybody does. @param {Item} item */
+  prefetch(item) {
+    if (item.frames === 1 || item.frame === null) return;
+    for (const near of [item.frame + 1, item.frame - 1]) {
       if (near >= 1 && near <= item.frames) this.fetch(item, near, false).catch(() => {});
     }
   }
@@ -110,7 +115,10 @@ export class Items {
       this.settle(item, explanation);
       this.session.fitLimit();
       await this.makeThumb(item);
-      if (item === this.session.state.item) await this.showPicture(item);
+      if (item === this.session.state.item) {
+        await this.showPicture(item);
+        this.prefetch(item);
+      }
     } catch (problem) {
       if (model !== this.session.state.model) return;
       this.fail(item, problem);
@@ -168,6 +176,7 @@ export class Items {
     const old = item.shown;
     Object.assign(item, { shown: explanation, status: "ok", reason: "", frames: record.frames ?? 1 });
     if (item.frames > 1) item.frame = record.frame ?? 1;
+    item.results.set(JSON.stringify([record.model.name, item.frame]), Promise.resolve(explanation));
     if (old?.record.preview !== record.preview) item.picture = null;
     this.session.update({ items: this.session.state.items, item: this.session.state.item });
   }

@@ -152,7 +152,8 @@ function drawModel(session) {
   fillSelect(element("model"), names, model);
   element("model").disabled = names.length < 2;
   const info = session.modelInfo;
-  const facts = info && [info.architecture, `${info.grid[0]} × ${info.grid[1]} cells`, `${info.classes.length} classes`];
+  const [rows, columns] = session.explanation?.grid ?? info?.grid ?? [];
+  const facts = info && [info.architecture, `${rows} × ${columns} cells`, `${info.classes.length} classes`];
   setText(element("model-facts"), facts ? facts.filter(Boolean).join(" · ") : "");
 }
 

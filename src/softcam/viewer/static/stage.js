@@ -80,6 +80,7 @@ export class Stage {
   /** Begin a drawing. @param {{width: number, height: number}} image size of the original */
   clear(image) {
     this.image = { width: image.width, height: image.height };
+    this.canvas.dataset.frame = JSON.stringify({ ...this.toScreen({ x: 0, y: 0 }), scale: this.scale });
     this.context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.context.clearRect(0, 0, this.size.width, this.size.height);
   }
