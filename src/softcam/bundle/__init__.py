@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from softcam.bundle.calibration import Calibration
 from softcam.bundle.config import FORMAT_VERSION, BundleConfig, read_config
 from softcam.bundle.describe import list_versions
 from softcam.bundle.folder import load, load_black_box, save
 from softcam.bundle.locate import find_bundle
+from softcam.bundle.update import update
 from softcam.bundle.weights import fingerprint
 
 __all__ = [
     "FORMAT_VERSION",
     "BundleConfig",
+    "Calibration",
     "find_bundle",
     "fingerprint",
     "list_versions",
@@ -18,4 +21,5 @@ __all__ = [
     "load_black_box",
     "read_config",
     "save",
+    "update",
 ]

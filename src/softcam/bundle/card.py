@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from softcam.bundle.calibration import Calibration
 from softcam.bundle.config import BundleConfig
 
 CARD_NAME = "README.md"
@@ -55,6 +56,8 @@ def _properties(config: BundleConfig) -> list[tuple[str, str]]:
         (f"Classes ({len(config.classes)})", ", ".join(config.classes)),
         ("Thresholds", ", ".join(f"{k}: {v:.4g}" for k, v in config.thresholds.items()) or "none"),
     ]
+    if config.calibration is not None:
+        rows.append(("Calibration", _calibration(config.calibration)))
     if config.conversion is not None:
         rows += [("Class evidence layer", _exactness(config.conversion)), ("Map", _grid(config.conversion))]
     if config.penalty:
@@ -78,6 +81,13 @@ def _grid(conversion: Mapping[str, Any]) -> str:
     cells, size, field = ("x".join(map(str, conversion[name])) for name in ("grid", "input_size", "receptive_field"))
     places = conversion.get("places") or ()
     return f"{cells} cells at {size} px{', after ' + ', '.join(places) if places else ''}; a cell sees {field} px"
+
+
+def _calibration(found: Calibration) -> str:
+    text = f"probabilities are those of the logits divided by {found.temperature:.4g}, chosen on {found.n} images"
+    if found.alpha is None:
+        return text
+    return f"{text}; prediction sets ({found.method}) hold the true class of {100 * (1 - found.alpha):g} % of images"
 
 
 def _preprocessing(config: BundleConfig) -> str:

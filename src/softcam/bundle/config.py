@@ -6,18 +6,24 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from softcam.bundle.calibration import Calibration
 from softcam.errors import BundleError
 from softcam.imaging import Preprocessing
+from softcam.imaging.records import read_record
 from softcam.nn import ConversionReport
 
 FORMAT_VERSION = 1
 KINDS = ("softcam", "black_box")
 TASKS = ("multiclass", "multilabel", "ordinal")
 CONFIG_NAME = "config.json"
+
+_LEFT_OUT = ("calibration",)
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class BundleConfig:
         task: `multiclass` (softmax), `ordinal` (softmax, the classes are grades in their order) or `multilabel`
             (sigmoid).
         preprocessing: `Preprocessing.to_dict()` of the images the model was made for.
-        thresholds: Probability in [0, 1] from which a class is reported, by class name.
+        thresholds: Probability in [0, 1] from which a class is reported, by class name; of the calibrated probabilities
+            where there is a calibration.
         penalty: Sparsity penalty of the training, e.g. `{"l1": 1e-5, "l2": 0.0}`.
         data_digest: SHA-256 of the training table.
         versions: Versions of the libraries that wrote the bundle.
@@ -41,6 +48,8 @@ class BundleConfig:
         fingerprint: SHA-256 of the tensors, see `softcam.bundle.fingerprint`.
         provenance: Free record in JSON values, e.g. `metrics`, `recipe`, `seed`.
         format_version: Version of this layout.
+        calibration: How raw logits become calibrated probabilities and prediction sets, see `softcam calibrate`; None
+            for a model that was not calibrated.
 
     Raises:
         BundleError: If a value is not as described.
@@ -60,6 +69,7 @@ class BundleConfig:
     conversion: dict[str, Any] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no model can have."""
@@ -71,8 +81,15 @@ class BundleConfig:
         self._check_records()
 
     def to_json(self) -> str:
-        """Return the text of `config.json`."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
+        """Return the text of `config.json`; what a model need not have is left out where it has none."""
+        values = {name: value for name, value in asdict(self).items() if name not in _LEFT_OUT or value is not None}
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+    def uncalibrated(self) -> BundleConfig:
+        """Return the description of the same model without its calibration, with the thresholds of its raw logits."""
+        if self.calibration is None:
+            return self
+        return replace(self, calibration=None, thresholds=dict(self.calibration.thresholds))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BundleConfig:
@@ -85,7 +102,10 @@ class BundleConfig:
             )
         _check_keys(values, [entry.name for entry in fields(cls)], [e.name for e in fields(cls) if _is_required(e)])
         classes = values["classes"]
-        return cls(**{**values, "classes": tuple(classes) if isinstance(classes, list) else classes})
+        read = {"classes": tuple(classes) if isinstance(classes, list) else classes}
+        if (record := values.get("calibration")) is not None:
+            read["calibration"] = _read_record("calibration", Calibration, record)
+        return cls(**{**values, **read})
 
     def _check_records(self) -> None:
         try:
@@ -96,6 +116,18 @@ class BundleConfig:
             raise BundleError(f"Expected `preprocessing` and `conversion` to be whole records, but: {error}") from error
         if report is not None and report.num_classes != len(self.classes):
             raise BundleError(_expected("classes", f"the {report.num_classes} of `conversion`", self.classes))
+        if self.calibration is not None:
+            self._check_calibration(self.calibration)
+
+    def _check_calibration(self, calibration: Calibration) -> None:
+        if not isinstance(calibration, Calibration):
+            raise BundleError(_expected("calibration", "a `Calibration` or null", calibration))
+        if self.kind != "softcam":
+            raise BundleError("Expected a black box without `calibration`, but got one. Calibrate the SoftCAM model.")
+        if calibration.has_sets and self.task == "multilabel":
+            raise BundleError("Expected `calibration.method` to be null for independent classes, but got one.")
+        if set(calibration.thresholds) != set(self.thresholds):
+            raise BundleError(_expected("calibration.thresholds", "of the classes of `thresholds`", calibration))
 
 
 def read_config(path: str | Path) -> BundleConfig:
@@ -127,6 +159,13 @@ def _check_keys(values: Mapping[str, Any], known: list[str], required: list[str]
             raise BundleError(f"Expected only known keys in {CONFIG_NAME}, but got {key!r}. {hint}")
     if missing := [key for key in required if key not in values]:
         raise BundleError(f"Expected {CONFIG_NAME} to hold {missing}, but they are missing. Save the model again.")
+
+
+def _read_record(name: str, kind: type[Record], values: Any) -> Record:
+    try:
+        return read_record(kind, values)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"Expected `{name}` to be a whole record, but: {error}") from error
 
 
 def _is_required(entry: Any) -> bool:

@@ -60,7 +60,7 @@ def save(
     """
     folder = Path(path)
     refuse_pickle(folder)
-    _check_replaceable(folder)
+    check_replaceable(folder)
     weights = collect_weights(model)
     record = {"preprocessing": preprocessing, "thresholds": thresholds, "provenance": provenance}
     config = describe(model, classes, task=task, fingerprint=fingerprint(weights), record=record)
@@ -189,7 +189,12 @@ def _check_present(folder: Path) -> None:
     raise BundleError(f"Expected the folder of a bundle, but got {str(folder)!r}. {hint}")
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Refuse to write a bundle where something else is.
+
+    Raises:
+        BundleError: If the folder holds anything that no bundle holds.
+    """
     if not folder.exists() and not folder.is_symlink():
         return
     if folder.is_dir() and not folder.is_symlink():

@@ -133,8 +133,9 @@ def keep_graph(bundle: str | Path | None, size: Sequence[int]) -> KeptGraph:
         weakref.finalize(kept, shutil.rmtree, folder, ignore_errors=True)
         return kept
     config = read_config(bundle)
-    # All of it, since the same tensors under another description calculate something else.
-    facts = [config.to_json(), list(size), installed_versions(("softcam", "torch", *WRITERS))]
+    # All of it, since the same tensors under another description calculate something else; but a calibration begins
+    # where the graph ends.
+    facts = [config.uncalibrated().to_json(), list(size), installed_versions(("softcam", "torch", *WRITERS))]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     name = f"{config.fingerprint[:12]}-{shown}-{digest[:12]}.onnx"
     return KeptGraph(name, (Path(bundle).resolve() / EXPORTS, _user_cache()))

@@ -15,6 +15,8 @@ from softcam.libraries import load_library
 FORMAT_VERSION = 1
 PREFIX = "softcam."
 
+_LEFT_OUT = frozenset({"calibration"})
+
 
 @dataclass(frozen=True)
 class ExportRecord:
@@ -34,6 +36,8 @@ class ExportRecord:
         thresholds: Probability from which a class is reported, by class name.
         versions: Versions of softcam, and of the libraries that were installed when the file was written.
         format_version: Version of this record.
+        calibration: `softcam.bundle.Calibration` as a dictionary; None for a model without one. The logits of the graph
+            are raw: divide them by its `temperature` before softmax or sigmoid, and then apply `thresholds`.
 
     Raises:
         ExportError: If a value is not as described.
@@ -51,6 +55,7 @@ class ExportRecord:
     thresholds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    calibration: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no exported model can have."""
@@ -60,8 +65,9 @@ class ExportRecord:
                 raise ExportError(f"Expected `{name}` to be {constraint}, but got {shown}. Export the model again.")
 
     def to_metadata(self) -> dict[str, str]:
-        """Return one JSON text per field, under its name with the prefix `softcam.`."""
-        return {f"{PREFIX}{name}": json.dumps(value, allow_nan=False) for name, value in asdict(self).items()}
+        """Return one JSON text per field, under its name with the prefix `softcam.`; no calibration where none is."""
+        values = {name: value for name, value in asdict(self).items() if name not in _LEFT_OUT or value is not None}
+        return {f"{PREFIX}{name}": json.dumps(value, allow_nan=False) for name, value in values.items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> ExportRecord:
@@ -83,10 +89,9 @@ class ExportRecord:
                 "Was the file written by `softcam export`, and by this version?"
             )
         names = {entry.name for entry in fields(cls)}
-        if names != values.keys():
-            raise ExportError(
-                f"Expected the metadata {sorted(names)}, but these differ: {sorted(names ^ set(values))}."
-            )
+        if names != values.keys() | _LEFT_OUT:
+            differ = sorted(names ^ (values.keys() | _LEFT_OUT))
+            raise ExportError(f"Expected the metadata {sorted(names)}, but these differ: {differ}.")
         restored: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
@@ -168,4 +173,5 @@ _CONSTRAINTS: dict[str, tuple[Callable[[object], bool], str]] = {
     "preprocessing": (lambda value: value is None or isinstance(value, dict), "an object or null"),
     "thresholds": (_are_probabilities, "an object of probabilities in [0, 1]"),
     "versions": (lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "an object of texts"),
+    "calibration": (lambda value: value is None or isinstance(value, dict), "an object or null"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def open_source(
         map_stride=map_stride(size, grid),
         preprocessing=preprocessing,
         thresholds=config.thresholds,
+        calibration=None if config.calibration is None else asdict(config.calibration),
         versions=list_versions() | installed_versions(WRITERS),
     )
     return Source(model, record, dtype_notes + notes)

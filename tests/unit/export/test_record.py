@@ -36,6 +36,13 @@ def test_a_record_is_one_json_text_per_field() -> None:
     assert ExportRecord.from_metadata(metadata) == RECORD
 
 
+def test_a_calibration_travels_with_the_file() -> None:
+    record = replace(RECORD, calibration={"temperature": 1.5, "n": 9, "thresholds": {}, "quantile": None})
+    assert ExportRecord.from_metadata(record.to_metadata()) == record
+    with pytest.raises(ExportError, match="`calibration` to be an object or null"):
+        replace(RECORD, calibration=1.5)  # type: ignore[arg-type]
+
+
 def test_keys_of_others_are_passed_over() -> None:
     assert ExportRecord.from_metadata(RECORD.to_metadata() | {"author": "not JSON"}) == RECORD
 
