@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from softcam._version import __version__
 from softcam.attribution import METHODS
-from softcam.serving.documents import DICOM, EXPLAIN, METHOD, MODEL, MODELS, UPLOAD, refusals
+from softcam.serving.documents import DICOM, EXPLAIN, METHOD, MODEL, MODELS, NUMBERS, REFUSALS, UPLOAD, refusals
 from softcam.serving.gate import Gate
 from softcam.serving.models import ServedModel
 from softcam.serving.problems import Problem, to_answer
@@ -60,6 +60,7 @@ def create_app(models: Sequence[ServedModel], settings: ServiceSettings | None =
         title="softcam",
         version=__version__,
         summary="Predictions with the evidence that they are the sum of.",
+        description=REFUSALS,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -119,7 +120,13 @@ def _add_comparisons(app: FastAPI, service: Service) -> None:
         about = {"method": method, "title": METHODS[method].title, "notes": METHODS[method].notes, "target": target}
         return _respond({**about, "grid": list(found.shape), "map": found})
 
-    @app.post("/v1/dicom", responses={200: DICOM, **_UNUSABLE}, openapi_extra=UPLOAD, tags=["explain"])
+    @app.post(
+        "/v1/dicom",
+        responses={200: DICOM, **_UNUSABLE},
+        response_class=Response,
+        openapi_extra=UPLOAD,
+        tags=["explain"],
+    )
     async def make_objects(
         request: Request,
         kinds: Annotated[list[str] | None, Query(description="Some of map, segmentation, report, capture.")] = None,
@@ -147,7 +154,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
         """Describe one model: its classes, its input, and what a cell of its maps sees."""
         return _respond(service.find(model).describe(limits))
 
-    @app.get("/v1/models", responses={200: MODELS}, tags=["models"])
+    @app.get("/v1/models", responses={200: MODELS, **refusals()}, tags=["models"])
     async def describe_models() -> Response:
         """Describe every model."""
         return _respond({"default": service.default, "models": [m.describe(limits) for m in service.models.values()]})
@@ -166,7 +173,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
             raise Problem("overloaded", "the service is starting or ending")
         return {"status": "ready"}
 
-    @app.get("/metrics", tags=["health"], responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    @app.get("/metrics", tags=["health"], responses={200: NUMBERS, **refusals()}, response_class=Response)
     async def expose_metrics() -> Response:
         """Return the service's numbers for Prometheus."""
         text, media_type = service.telemetry.expose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softcam.serving.problems import MEDIA_TYPE, STATUSES
+from softcam.serving.problems import MEDIA_TYPE, STATUSES, Problem, describe_problem
 
 _TEXT, _NUMBER, _WHOLE, _FLAG = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
 _NUMBERS = {"type": "array", "items": _NUMBER}
@@ -109,6 +109,28 @@ _EXAMPLE = {
 }
 
 
+_MODEL_EXAMPLE = {
+    "name": "elpv",
+    "fingerprint": "9f2c…",
+    "architecture": "timm:tf_efficientnet_lite0",
+    "classes": ["intact", "defect"],
+    "multi_label": False,
+    "thresholds": {"defect": 0.25},
+    "preprocessing": {"size": 224, "fit": "shorter"},
+    "input": [3, 224, 224],
+    "grid": [7, 7],
+    "map_stride": [32, 32],
+    "receptive_field": [224, 224],
+    "theoretical_receptive_field": [299, 299],
+    "exact": True,
+    "head": "linear",
+    "notes": [],
+    "backend": "onnxruntime",
+    "methods": [{"name": "grad_cam", "title": "Grad-CAM", "notes": ""}],
+    "limits": {"max_bytes": 67108864, "max_pixels": 50000000, "max_frames": 10000, "max_files": 32},
+}
+
+
 def _json(schema: dict[str, Any], description: str, **more: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema, **more}}}
 
@@ -121,13 +143,34 @@ EXPLAIN = _json(
 METHOD = _json(
     _object({"method": _TEXT, "title": _TEXT, "notes": _TEXT, "target": _WHOLE, "grid": _SIZES, "map": _MATRIX}),
     "The method's map, which covers the network's input evenly, in its own unit.",
+    example={
+        "method": "grad_cam",
+        "title": "Grad-CAM",
+        "notes": "",
+        "target": 1,
+        "grid": [1, 2],
+        "map": [[0.0, 1.5]],
+    },
 )
-MODEL = _json(_MODEL, "The model.")
-MODELS = _json(_object({"default": _TEXT, "models": {"type": "array", "items": _MODEL}}), "Every model.")
+MODEL = _json(_MODEL, "The model.", example=_MODEL_EXAMPLE)
+MODELS = _json(
+    _object({"default": _TEXT, "models": {"type": "array", "items": _MODEL}}),
+    "Every model.",
+    example={"default": "elpv", "models": [_MODEL_EXAMPLE]},
+)
 DICOM = {
     "description": "A ZIP archive with a file per kind.",
     "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
 }
+NUMBERS = {
+    "description": "Prometheus' text format.",
+    "content": {"text/plain": {"schema": _TEXT, "example": 'softcam_requests_total{route="/",status="200"} 1.0'}},
+}
+_IMAGE_TYPES = (
+    *(f"image/{kind}" for kind in ("png", "jpeg", "tiff", "bmp", "webp", "gif")),
+    "application/dicom",
+    "application/octet-stream",
+)
 UPLOAD = {
     "requestBody": {
         "required": True,
@@ -137,7 +180,10 @@ UPLOAD = {
                     "type": "object",
                     "properties": {"file": {"type": "string", "format": "binary", "description": "An image file."}},
                     "required": ["file"],
-                }
+                    "additionalProperties": {"type": "string", "maxLength": 1000, "description": "Ignored."},
+                    "maxProperties": 9,
+                },
+                "encoding": {"file": {"contentType": ", ".join(_IMAGE_TYPES)}},
             }
         },
     }
@@ -148,6 +194,11 @@ _PROBLEM = _object(
     {"type": _TEXT, "title": _TEXT, "status": _WHOLE, "detail": _TEXT, "request_id": _TEXT},
     description="Problem details (RFC 9457).",
 )
+REFUSALS = "Whatever is refused is answered with a problem document (RFC 9457): " + ", ".join(
+    f"{status} {kind.replace('-', ' ')}" for kind, status in STATUSES.items()
+)
+"""The problems in a sentence."""
+
 _EVERYWHERE = (401, 403, 404, 421, 429, 500, 503, 507, 408)
 
 
@@ -157,8 +208,13 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     Args:
         statuses: Beside those of every route.
     """
-    kinds = {status: kind for kind, status in STATUSES.items()}
+    return {status: _describe(status) for status in sorted({*statuses, *_EVERYWHERE})}
+
+
+def _describe(status: int) -> dict[str, Any]:
+    kind = next(kind for kind, found in STATUSES.items() if found == status)
+    example = describe_problem(Problem(kind, "what is wrong, and what to do"), "1f0c5d6a9b3e4c77")
     return {
-        status: {"description": kinds[status].replace("-", " "), "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
-        for status in sorted({*statuses, *_EVERYWHERE})
+        "description": kind.replace("-", " "),
+        "content": {MEDIA_TYPE: {"schema": _PROBLEM, "example": example}},
     }
