@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from softcam.predict.inputs import Outcome, PreparedImage, Readable
 from softcam.predict.prediction import Prediction, decide
-from softcam.predict.predictor import Outcome, Predictor, PreparedImage, Readable
+from softcam.predict.predictor import Predictor
 
 __all__ = ["Outcome", "Prediction", "Predictor", "PreparedImage", "Readable", "decide"]

@@ -34,14 +34,16 @@ class Prediction:
         classes: Class names in the order of the arrays.
         reason: Why it failed; empty if it did not.
         predicted: The reported class, see `choose_class`; several labels are joined by `;`. None if failed.
-        probabilities: (K,) in [0, 1].
-        logits: (K,).
+        probabilities: (K,) in [0, 1]; of a calibrated model, those of the logits divided by its temperature.
+        logits: (K,), raw.
         maps: (K, h, w) signed evidence in logit units; the spatial mean is `logits`.
         geometry: From the network's input, which the maps tile evenly, to the original image. None if failed.
         sum_error: Measured relative error of "the mean of the maps is the logits"; NaN if failed.
         digest: SHA-256 of the input's bytes; empty if it could not be read.
         spacing: Distance of the original's pixels in millimetres, between rows and between columns, where known.
         multi_label: Whether classes are independent rather than exclusive.
+        prediction_set: The classes that fit well enough for the true one to be among them as often as the calibration
+            asked for, most probable first; possibly none of them. None if the model has no such sets, or it failed.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Prediction:
     digest: str = ""
     spacing: tuple[float, float] | None = None
     multi_label: bool = False
+    prediction_set: tuple[str, ...] | None = None
 
     @property
     def contrast(self) -> tuple[int, int | None]:

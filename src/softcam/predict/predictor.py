@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,29 +17,17 @@ from torch import Tensor
 
 from softcam.backbones import default_preprocessing, identify
 from softcam.bundle import BundleConfig, fingerprint, load, read_config
-from softcam.errors import IdentityError, ImageError, MissingExtraError, UnsupportedModelError
+from softcam.errors import IdentityError, UnsupportedModelError
 from softcam.export import keep_graph
-from softcam.imaging import DecodedImage, Geometry, Preprocessing, decode_image, image_from_array
+from softcam.imaging import DecodedImage, Preprocessing
 from softcam.nn import Evidence, SoftCAM
 from softcam.predict.backends import Backend, Name, TorchBackend
 from softcam.predict.choice import AutoBackend, Exportable, create_backend
+from softcam.predict.inputs import Outcome, PreparedImage, Source, prepare
 from softcam.predict.prediction import Prediction, choose_class
 from softcam.predict.prefetch import count_threads, map_ahead
+from softcam.predict.uncertainty import Uncertainty
 
-
-@runtime_checkable
-class Readable(Protocol):
-    """An image that is read when its turn comes, such as one frame of a file or one member of an archive."""
-
-    @property
-    def id(self) -> str:
-        """Name of the image, for the prediction."""
-
-    def decode(self) -> DecodedImage:
-        """Return the image; called in a worker thread. Raises `ImageError` where that is not possible."""
-
-
-Source = str | Path | bytes | npt.NDArray[Any] | DecodedImage | Readable
 TOLERANCE = 1e-5
 """Largest relative error of "the mean of the maps is the logits" with which a prediction is given out."""
 
@@ -47,47 +35,12 @@ _FAILED_PER_BATCH = 4
 _HALF = (torch.float16, torch.bfloat16)
 
 
-class Outcome(NamedTuple):
-    """A prediction with the image it is about.
-
-    Args:
-        prediction: What the model says.
-        image: The upright original; None if it failed, was too large to keep or was decoded at a part of its size.
-    """
-
-    prediction: Prediction
-    image: DecodedImage | None
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedImage:
-    """An input on its way to the model.
-
-    Args:
-        id: Name of the image, for the prediction.
-        position: Its place among the inputs, from 0.
-        tensor: The network's input (C, H, W) float32, on the CPU; None if the image could not be read.
-        geometry: From the network's input to the original; None if it could not be read.
-        image: The original, where it is kept.
-        digest: SHA-256 of the input's bytes.
-        spacing: Distance of the original's pixels in millimetres, where known.
-        reason: Why it could not be read; empty if it could.
-    """
-
-    id: str
-    position: int = 0
-    tensor: Tensor | None = None
-    geometry: Geometry | None = None
-    image: DecodedImage | None = None
-    digest: str = ""
-    spacing: tuple[float, float] | None = None
-    reason: str = ""
-
-
 class Predictor:
     """Predict any number of images, in order and in bounded memory, with the evidence of each prediction.
 
-    The predictor works on a copy of a model that is handed to it; the model stays as it is.
+    The predictor works on a copy of a model that is handed to it; the model stays as it is. Of a calibrated model
+    (`softcam calibrate`), probabilities are those of the logits divided by its temperature; logits and maps stay raw,
+    and so does the identity between them.
 
     Args:
         model: A bundle's folder, or a SoftCAM model.
@@ -131,6 +84,7 @@ class Predictor:
         self.classes = _name_classes(network, classes, config)
         self.preprocessing = preprocessing or _find_preprocessing(network, config)
         self.thresholds = {k: v for k, v in config.thresholds.items() if k in self.classes} if config else {}
+        self.uncertainty = Uncertainty(self.classes, config.calibration if config else None, network.multi_label)
         self._stored_fingerprint = config.fingerprint if config else None
         network = network.requires_grad_(requires_grad=False).eval()
         self.model: SoftCAM = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -166,6 +120,7 @@ class Predictor:
             "thresholds": self.thresholds,
             "preprocessing": self.preprocessing.to_dict(),
             "autocast": None if self.autocast is None else str(self.autocast),
+            **self.uncertainty.identity,
         }
 
     def __call__(self, inputs: Iterable[Source]) -> Generator[Prediction, None, None]:
@@ -206,11 +161,11 @@ class Predictor:
         if isinstance(inputs, str | Path | bytes | np.ndarray | DecodedImage):
             raise TypeError(f"Expected `inputs` to be several inputs, but got one {type(inputs).__name__}. Use a list.")
 
-        def prepare(position: int, source: Source) -> PreparedImage:
-            return self._prepare(position, source, keep_bytes)
+        def make(position: int, source: Source) -> PreparedImage:
+            return prepare(position, source, self.preprocessing, keep_bytes)
 
         threads = count_threads()
-        with closing(map_ahead(prepare, inputs, threads=threads, ahead=self.batch_size + threads)) as prepared:
+        with closing(map_ahead(make, inputs, threads=threads, ahead=self.batch_size + threads)) as prepared:
             waiting: list[PreparedImage] = []
             for item in prepared:
                 waiting.append(item)
@@ -236,18 +191,6 @@ class Predictor:
         readable = sum(item.tensor is not None for item in waiting)
         return readable == self.batch_size or len(waiting) == self.batch_size * _FAILED_PER_BATCH
 
-    def _prepare(self, position: int, source: Source, keep_bytes: int) -> PreparedImage:
-        name = _name(position, source)
-        try:
-            image = _decode(source)
-        except (ImageError, MissingExtraError) as error:
-            return PreparedImage(name, position, reason=str(error))
-        except OSError as error:
-            return PreparedImage(name, position, reason=(error.strerror or type(error).__name__).lower())
-        tensor, geometry = self.preprocessing(image)
-        kept = image if image.reduction == 1 and image.pixels.nbytes <= keep_bytes else None
-        return PreparedImage(name, position, tensor, geometry, kept, image.digest, image.spacing)
-
     def _run(self, items: list[PreparedImage]) -> list[Outcome]:
         outcomes = [Outcome(Prediction(i.id, "failed", self.classes, i.reason, digest=i.digest), None) for i in items]
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -266,12 +209,12 @@ class Predictor:
         evidence = self._backend(images)
         with torch.inference_mode():
             errors = sum_errors(evidence)
-            probabilities, logits, maps = (
-                _to_numpy(values) for values in (evidence.probabilities(), evidence.logits, evidence.maps)
-            )
-        for item, error, *arrays in zip(items, errors, probabilities, logits, maps, strict=True):
-            _check_identity(item, error, arrays)
-            yield self._describe(item, error, *arrays)
+            logits, maps = (_to_numpy(values) for values in (evidence.logits, evidence.maps))
+            for index, item in enumerate(items):
+                _check_identity(item, errors[index], (logits[index], maps[index]))
+            probabilities, sets = self.uncertainty(evidence)
+        for index, (item, error, *arrays) in enumerate(zip(items, errors, probabilities, logits, maps, strict=True)):
+            yield replace(self._describe(item, error, *arrays), prediction_set=None if sets is None else sets[index])
 
     def _describe(
         self,
@@ -356,30 +299,12 @@ def _find_preprocessing(model: SoftCAM, config: BundleConfig | None) -> Preproce
     return Preprocessing.from_dict(default_preprocessing(architecture.name))
 
 
-def _name(position: int, source: Source) -> str:
-    if isinstance(source, str | Path):
-        return str(source)
-    return source.id if isinstance(source, Readable) else f"input-{position}"
-
-
-def _decode(source: Source) -> DecodedImage:
-    if isinstance(source, DecodedImage):
-        return source
-    if isinstance(source, Readable):
-        return source.decode()
-    if isinstance(source, str | Path | bytes):
-        return decode_image(source)
-    if isinstance(source, np.ndarray):
-        return image_from_array(source)
-    raise TypeError(f"Expected inputs to be paths, bytes, arrays or decoded images, but got {type(source).__name__}.")
-
-
 def _to_numpy(values: Tensor) -> npt.NDArray[np.float32]:
     array: npt.NDArray[np.float32] = values.float().cpu().contiguous().numpy()
     return array
 
 
-def _check_identity(item: PreparedImage, error: float, arrays: list[npt.NDArray[np.float32]]) -> None:
+def _check_identity(item: PreparedImage, error: float, arrays: Sequence[npt.NDArray[np.float32]]) -> None:
     if not all(np.isfinite(values).all() for values in arrays):
         raise IdentityError(
             f"Expected finite evidence, but got NaN or infinity for input {item.position} ({item.id}). "

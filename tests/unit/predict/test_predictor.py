@@ -97,7 +97,7 @@ def test_an_error_of_the_system_is_a_failure_too(
     def broken(_source: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("softcam.predict.predictor.decode_image", broken)
+    monkeypatch.setattr("softcam.predict.inputs.decode_image", broken)
     (prediction,) = Predictor(model, preprocessing=preprocessing)([b"x"])
     assert prediction.reason == "input/output error"
 
