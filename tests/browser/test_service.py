@@ -246,4 +246,4 @@ def test_a_real_radiograph(open_service: Callable[..., Desk], shared_data: Path)
     upload(desk, files[0])
     assert desk.page.locator("#list li.ok").count() == 1
     desk.press("g")
-    assert "mm²" in desk.text("measured-text")
+    assert "m²" in desk.text("measured-text")

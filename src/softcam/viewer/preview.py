@@ -72,7 +72,8 @@ def _reduce_deep(pixels: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray
     if pixels.shape == size[::-1]:
         return np.asarray(pixels, np.uint16)
     reduced = Image.fromarray(pixels.astype(np.float32)).resize(size, Image.Resampling.BOX)
-    return np.rint(np.asarray(reduced)).astype(np.uint16)
+    rounded: npt.NDArray[np.uint16] = np.rint(np.asarray(reduced)).astype(np.uint16)
+    return rounded
 
 
 def _reduce_flat(image: DecodedImage, size: tuple[int, int]) -> npt.NDArray[np.uint8]:

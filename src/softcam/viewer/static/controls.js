@@ -90,7 +90,7 @@ export function drawControls(session) {
   drawSlider("threshold", state.threshold, `${formatLogit(state.threshold * limit, 2)}`);
   drawSlider("positive", state.weights.positive, formatShare(state.weights.positive));
   drawSlider("negative", state.weights.negative, formatShare(state.weights.negative));
-  drawSlider("share", state.share, `${formatShare(state.share)} of the strongest`);
+  drawSlider("share", state.share, `${formatShare(state.share)} of max`);
   drawChoices(session);
   drawWindow(session);
 }

@@ -45,10 +45,11 @@ export function readExplanation(record) {
  * @param {number} target
  */
 export function findRival({ logits }, target) {
+  /** @type {number|null} */
   let rival = null;
-  logits.forEach((logit, k) => {
-    if (k !== target && (rival === null || logit > logits[rival])) rival = k;
-  });
+  for (let k = 0; k < logits.length; k += 1) {
+    if (k !== target && (rival === null || logits[k] > logits[rival])) rival = k;
+  }
   return rival;
 }
 

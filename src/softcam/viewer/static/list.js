@@ -73,7 +73,7 @@ function describeState(item) {
   const { record } = item.shown;
   const index = record.classes.indexOf(record.predicted);
   const shown = index < 0 ? findPredicted(item.shown) : index;
-  return `${record.predicted || `none (${record.classes[shown]})`} ${formatPercent(record.probabilities[shown])}`;
+  return `${formatPercent(record.probabilities[shown])} ${record.predicted || `${record.classes[shown]}, below its threshold`}`;
 }
 
 /**

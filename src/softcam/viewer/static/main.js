@@ -68,7 +68,7 @@ function joinZoom(session, stage, peer, redraw) {
  */
 function openEmbedded(session, items, data) {
   for (const part of document.querySelectorAll("[data-online]")) part.remove();
-  element("welcome").remove();
+  element("welcome-open").remove();
   session.update({ models: data.models, model: data.predictions[0]?.model?.name ?? "" });
   items.addRecords(data.predictions).then(() => document.body.setAttribute("data-ready", ""));
 }
@@ -159,11 +159,10 @@ function drawModel(session) {
 
 /** @param {Session} session */
 function drawWelcome({ state, explanation }) {
-  const welcome = document.getElementById("welcome");
-  if (!welcome) return;
   const { item } = state;
-  welcome.hidden = Boolean(explanation);
-  element("welcome-open").hidden = Boolean(item);
+  element("desk").classList.toggle("vacant", !explanation);
+  element("welcome").hidden = Boolean(explanation);
+  document.getElementById("welcome-open")?.toggleAttribute("hidden", Boolean(item));
   const failed = item?.status === "failed";
   const title = failed ? `${item.name} could not be explained` : `Computing ${item?.name ?? ""} …`;
   setText(element("welcome-title"), item ? title : "Drop images or DICOM files here");

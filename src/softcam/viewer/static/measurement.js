@@ -36,14 +36,15 @@ export function describeRegion(session) {
 }
 
 /**
- * The area in square millimetres, where the distance of pixels is known.
+ * The area in square millimetres or centimetres, where the distance of pixels is known.
  * @param {import("./explanation.js").Explanation} explanation
  * @param {number} cells
  */
 function measureArea({ record, geometry, grid, input }, cells) {
   if (!record.spacing) return "";
   const pixels = ((cells * input[0]) / grid[0]) * (input[1] / grid[1]) * geometry.scale_x * geometry.scale_y;
-  return `, ${Math.round(pixels * record.spacing[0] * record.spacing[1])} mm²`;
+  const area = pixels * record.spacing[0] * record.spacing[1];
+  return area < 1000 ? `, ${area.toFixed(1)} mm²` : `, ${(area / 100).toFixed(1)} cm²`;
 }
 
 /** The prediction without the region, in a sentence. @param {Session} session */

@@ -12,6 +12,7 @@ const FEW = 6;
 export function drawPrediction(session) {
   const { explanation, view } = session;
   element("classes").hidden = !explanation;
+  element("vacant-hint").hidden = Boolean(explanation);
   if (!explanation || !view) return clear();
   const shown = listClasses(session);
   const before = session.keep("probabilities", [explanation], () =>
@@ -25,8 +26,7 @@ export function drawPrediction(session) {
 }
 
 function clear() {
-  setText(element("verdict-class"), "–");
-  for (const id of ["verdict-probability", "identity", "log-odds"]) setText(element(id), "");
+  for (const id of ["verdict-class", "verdict-probability", "identity", "log-odds"]) setText(element(id), "");
   element("more-classes").hidden = true;
 }
 

@@ -1,6 +1,7 @@
 /** A canvas that shows an image and what lies on it, in one frame of reference: pixels of the original. */
 
-/* global d3 */
+// The library is a script of its own, which sets this.
+const d3Library = /** @type {any} */ (globalThis).d3;
 
 /** @typedef {import("./geometry.js").Rectangle} Rectangle */
 /** @typedef {import("./geometry.js").Point} Point */
@@ -198,7 +199,7 @@ export class Stage {
  * @param {(transform: Transform) => void} moved
  */
 export function createZoom(stage, mayMove, moved) {
-  const zoom = d3
+  const zoom = d3Library
     .zoom()
     .scaleExtent([0.5, 60])
     .filter((/** @type {any} */ event) => event.type === "wheel" || mayMove(event))
@@ -206,12 +207,12 @@ export function createZoom(stage, mayMove, moved) {
       const { k, x, y } = event.transform;
       moved({ k, x, y });
     });
-  const selection = d3.select(stage.canvas).call(zoom).on("dblclick.zoom", null);
+  const selection = d3Library.select(stage.canvas).call(zoom).on("dblclick.zoom", null);
   return {
     /** @param {number} factor */
     by: (factor) => zoom.scaleBy(selection, factor),
     /** @param {number} dx @param {number} dy in the canvas */
     pan: (dx, dy) => zoom.translateBy(selection, dx / stage.transform.k, dy / stage.transform.k),
-    fit: () => zoom.transform(selection, d3.zoomIdentity),
+    fit: () => zoom.transform(selection, d3Library.zoomIdentity),
   };
 }
