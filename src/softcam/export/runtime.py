@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property, partial
@@ -85,7 +86,9 @@ class _SideBySide:
         return logits, maps
 
 
-@cache
+_FIRST = threading.Lock()
+
+
 def get_openvino() -> Any:
     """Return the one core of OpenVINO in this process, which compiles models and stays until the process ends.
 
@@ -93,10 +96,24 @@ def get_openvino() -> Any:
     and model. Where another thread drops that one, the first keeps a pointer to freed memory, and the next signal with
     a handler (Ctrl-C, SIGTERM, the end of a child process) ends the process.
 
+    Its first inference sets up what later ones share, and two threads that run it at the same time wait for each other
+    for ever: one has the interpreter's lock, the other what is being set up. So it is run here, by one thread.
+
     Raises:
         MissingExtraError: If openvino is not installed.
     """
-    return load_library("openvino", extra="openvino").Core()
+    with _FIRST:
+        return _start_openvino()
+
+
+@cache
+def _start_openvino() -> Any:
+    openvino = load_library("openvino", extra="openvino")
+    core = openvino.Core()
+    image = openvino.opset8.parameter([1, 1], np.float32)
+    compiled = core.compile_model(openvino.Model([openvino.opset8.relu(image)], [image]), "CPU")
+    compiled.create_infer_request().infer({0: np.zeros((1, 1), np.float32)})[0].copy()
+    return core
 
 
 def _open_onnx(file: Path, threads: int | None, calls: int) -> Graph:

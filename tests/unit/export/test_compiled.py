@@ -118,3 +118,35 @@ print(*heard)
 def test_signals_are_heard_after_another_thread_dropped_the_last_model() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "SIGTERM"), done.stderr
+
+
+RACE = """
+import os, sys, threading
+import numpy as np
+from softcam.export.runtime import get_openvino
+from openvino import Model, opset8
+
+sys.setswitchinterval(1e-6)
+core = get_openvino()
+image = opset8.parameter([-1, 3, 8, 8], np.float32)
+compiled = core.compile_model(Model([opset8.relu(image)], [image]), "CPU", {"NUM_STREAMS": 2})
+requests = [compiled.create_infer_request() for _ in range(2)]
+start = threading.Barrier(2)
+
+def run(request):
+    start.wait()
+    request.infer({0: np.zeros((1, 3, 8, 8), np.float32)})[0].copy()
+
+threads = [threading.Thread(target=run, args=(request,), daemon=True) for request in requests]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(60)
+os._exit(any(thread.is_alive() for thread in threads))
+"""
+
+
+def test_two_threads_can_run_their_first_inference_together() -> None:
+    """Without the first inference of `get_openvino` one in five such processes stands still."""
+    processes = [subprocess.Popen([sys.executable, "-c", RACE]) for _ in range(6)]
+    assert [process.wait(100) for process in processes] == [0] * 6
