@@ -159,6 +159,28 @@ def test_a_multi_label_model_is_read_by_sigmoids(open_records: Callable[..., Des
     assert page["against"] is None
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_a_calibrated_model_keeps_its_temperature(
+    open_records: Callable[..., Desk], toys: SimpleNamespace, told: bool, multi_label: bool
+) -> None:
+    prediction = toys.predict(toys.make_maps(), toys.geometry, multi_label=multi_label)
+    scaled = torch.from_numpy(prediction.logits) / 1.7
+    chances = scaled.sigmoid() if multi_label else scaled.softmax(0)
+    record = toys.describe(prediction) | {"probabilities": chances.numpy(), "prediction_set": ["effusion", "normal"]}
+    desk = open_records([record | ({"temperature": 1.7} if told else {})])
+    assert "Prediction set: effusion, normal" in desk.text("log-odds")
+    assert f"{100 * chances.max():.1f} %" in desk.text("class-rows")
+    desk.press("r")
+    desk.drag([(60, 40), (200, 130)])
+    left = torch.tensor(desk.record()["page"]["measured"]["logits_without"]) / 1.7
+    expected = (left.sigmoid() if multi_label else left.softmax(0))[prediction.contrast[0]]
+    assert f"{100 * expected:.1f} %" in desk.text("measured-odds")
+    if not multi_label:
+        odds = prediction.logits[prediction.contrast[0]] - prediction.logits[prediction.contrast[1]]
+        assert f"/ 1.700 = {odds / 1.7:+.3f}" in desk.text("log-odds")
+
+
 def test_a_difference_averages_to_the_log_odds(desk: Desk, prediction: Prediction) -> None:
     shown, rival = prediction.contrast
     odds = float(prediction.logits[shown] - prediction.logits[rival or 0])

@@ -115,6 +115,21 @@ def test_two_uploads_at_most_are_in_flight(open_service: Callable[..., Desk]) ->
     assert max(most) == 2
 
 
+def test_the_first_image_sets_the_scale(open_service: Callable[..., Desk]) -> None:
+    desk = open_service()
+    alone = open_service()
+    upload(alone, make_file("first.png", 1))
+    expected = alone.page.locator("#limit").input_value()
+    held: list[Route] = []
+    desk.page.route("**/v1/explain*", lambda route: route.continue_() if held else held.append(route))
+    desk.page.locator("#files").set_input_files([make_file("first.png", 1), make_file("second.png", 2)])
+    expect(desk.page.locator("#list li.ok")).to_have_count(1)  # the second, since the first is held back
+    held[0].continue_()
+    expect(desk.page.locator("#list li.ok")).to_have_count(2)
+    desk.settle()
+    assert desk.page.locator("#limit").input_value() == expected
+
+
 @pytest.mark.parametrize(
     ("status", "detail"), [(413, "the body is larger than the service takes"), (401, "a token is needed")]
 )

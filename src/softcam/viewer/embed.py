@@ -69,7 +69,8 @@ def view(
         predictions: What a `Predictor` gave, one or several; failed ones are listed with their reasons.
         images: The images they are about, in the same order: paths, bytes, arrays or decoded images, to lie under the
             maps. Without them the maps stand alone.
-        predictor: Where the predictions come from; tells how far a cell sees, which the page then draws.
+        predictor: Where the predictions come from; tells how far a cell sees, which the page then draws, and the
+            temperature of a calibrated model, which is otherwise found from the probabilities.
         name: What the page calls the model.
         height: Height in a notebook in pixels.
 
@@ -82,14 +83,19 @@ def view(
     """
     shown = _list_predictions(predictions)
     pictures = _list_pictures(images, len(shown))
-    thresholds = {} if predictor is None else predictor.thresholds
-    model = ModelName(name, "" if predictor is None else predictor.fingerprint, thresholds)
+    model = _name_model(name, predictor)
     records = [
         {"name": prediction.id} | _describe(prediction, picture, model)
         for prediction, picture in zip(shown, pictures, strict=True)
     ]
     models = [] if predictor is None else [describe_model(predictor, name=name)]
     return View(build_page({"models": models, "predictions": records}), height)
+
+
+def _name_model(name: str, predictor: Predictor | None) -> ModelName:
+    if predictor is None:
+        return ModelName(name)
+    return ModelName(name, predictor.fingerprint, predictor.thresholds, predictor.uncertainty.temperature or 1.0)
 
 
 def _list_predictions(predictions: Any) -> list[Any]:

@@ -25,11 +25,13 @@ class ModelName:
         name: The name that the page shows.
         fingerprint: SHA-256 of the model's tensors.
         thresholds: Probability from which a class is reported, by name.
+        temperature: What logits are divided by for the probabilities; None if not known here.
     """
 
     name: str
     fingerprint: str = ""
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def describe(
         "logits": _contiguous(prediction.logits),
         "multi_label": prediction.multi_label,
         "thresholds": dict(model.thresholds),
+        "temperature": model.temperature,
+        "prediction_set": None if prediction.prediction_set is None else list(prediction.prediction_set),
         "grid": list(prediction.maps.shape[1:]),
         "maps": _contiguous(prediction.maps),
         "geometry": prediction.geometry.to_dict(),
@@ -108,6 +112,7 @@ def describe_model(predictor: Predictor, *, name: str) -> dict[str, Any]:
         "classes": list(predictor.classes),
         "multi_label": predictor.model.multi_label,
         "thresholds": dict(predictor.thresholds),
+        "temperature": predictor.uncertainty.temperature or 1.0,
         "preprocessing": predictor.preprocessing.to_dict(),
         "input": [predictor.preprocessing.channels, side, side],
         "grid": _find_grid(report, side),

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,14 +49,17 @@ def test_every_float_is_read_back_exactly() -> None:
 def test_what_is_told() -> None:
     source = ImageSource("DICOM", frames=4, frame=2)
     preview = Preview(5, 4, 8, b"png")
-    model = ModelName("chest", "f", {"b": 0.3})
+    model = ModelName("chest", "f", {"b": 0.3}, temperature=1.5)
     record = json.loads(to_json(describe(make(), model=model, source=source, preview=preview)))
     assert record["model"] == {"name": "chest", "fingerprint": "f"}
     assert (record["format"], record["frames"], record["frame"]) == ("DICOM", 4, 2)
     assert (record["grid"], record["spacing"], record["thresholds"]) == ([4, 5], [0.5, 0.25], {"b": 0.3})
     assert Geometry.from_dict(record["geometry"]) == GEOMETRY
     assert record["preview"] == {"width": 5, "height": 4, "depth": 8, "png": base64.b64encode(b"png").decode()}
+    assert (record["temperature"], record["prediction_set"]) == (1.5, None)
     assert describe(make(), model=model)["preview"] is None
+    sets = replace(make(), prediction_set=("b", "a"))
+    assert describe(sets, model=model)["prediction_set"] == ["b", "a"]
 
 
 def test_a_failure_is_told_by_its_reason() -> None:

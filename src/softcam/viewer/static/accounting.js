@@ -69,16 +69,37 @@ export function subtract(values, removed) {
 
 /**
  * Return the probabilities of logits: sigmoid for independent classes and for an only class, else softmax.
- * @param {ArrayLike<number>} logits
+ * @param {ArrayLike<number>} raw logits
  * @param {boolean} independent
+ * @param {number} temperature what a calibrated model divides its logits by
  */
-export function probabilities(logits, independent) {
+export function probabilities(raw, independent, temperature) {
+  const logits = Float64Array.from(raw, (logit) => logit / temperature);
   if (independent || logits.length === 1) return Float64Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
   let highest = -Infinity;
   for (let k = 0; k < logits.length; k += 1) highest = Math.max(highest, logits[k]);
   const powers = Float64Array.from(logits, (logit) => Math.exp(logit - highest));
   const sum = powers.reduce((total, power) => total + power, 0);
   return powers.map((power) => power / sum);
+}
+
+/**
+ * Return what logits were divided by for these probabilities, to their precision; 1 where they do not tell.
+ * @param {ArrayLike<number>} logits
+ * @param {ArrayLike<number>} chances
+ * @param {boolean} independent
+ */
+export function findTemperature(logits, chances, independent) {
+  const order = Array.from(logits, (_, k) => k).sort((a, b) => logits[a] - logits[b]);
+  const [low, high] = [order[0], order[order.length - 1]];
+  const far = Math.abs(logits[low]) > Math.abs(logits[high]) ? low : high;
+  const single = independent || logits.length === 1;
+  const raw = single ? logits[far] : logits[high] - logits[low];
+  const scaled = single
+    ? Math.log(chances[far] / (1 - chances[far]))
+    : Math.log(chances[high] / chances[low]);
+  const found = raw / scaled;
+  return Number.isFinite(found) && found > 0 && Math.abs(found - 1) > 1e-3 ? found : 1;
 }
 
 /**

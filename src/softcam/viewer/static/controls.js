@@ -38,9 +38,9 @@ function watchSliders(session) {
   }
   element("limit").addEventListener("input", (/** @type {Event} */ event) => {
     const limit = value(event);
-    if (limit > 0 && Number.isFinite(limit)) session.update({ limit, limitIsOwn: true });
+    if (limit > 0 && Number.isFinite(limit)) session.update({ limit });
   });
-  element("limit-fit").addEventListener("click", () => session.fitLimit(true));
+  element("limit-fit").addEventListener("click", () => session.fitLimit());
 }
 
 /** A region of the list is another one when the list changes. @param {Session} session */

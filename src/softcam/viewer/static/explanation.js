@@ -1,6 +1,6 @@
 /** One explanation as the page works with it: the response, and its maps as numbers. */
 
-import { differenceMap, meanMaps, weighMaps } from "./accounting.js";
+import { differenceMap, findTemperature, meanMaps, weighMaps } from "./accounting.js";
 
 /** @typedef {import("./geometry.js").Geometry} Geometry */
 /**
@@ -13,6 +13,8 @@ import { differenceMap, meanMaps, weighMaps } from "./accounting.js";
  * @property {Geometry} geometry
  * @property {Float32Array} maps
  * @property {Float32Array} logits
+ * @property {Float32Array} probabilities
+ * @property {number|null} temperature what logits are divided by for the probabilities, where the response tells
  * @property {number} width of the original in pixels
  * @property {number} height of the original in pixels
  */
@@ -34,9 +36,21 @@ export function readExplanation(record) {
     geometry,
     maps: Float32Array.from(record.maps.flat(2)),
     logits: Float32Array.from(record.logits),
+    probabilities: Float32Array.from(record.probabilities),
+    temperature: record.temperature ?? null,
     width: geometry.original_width,
     height: geometry.original_height,
   };
+}
+
+/**
+ * Return what logits are divided by for the probabilities: as the response or the model tells, or as the numbers do.
+ * @param {Explanation} explanation
+ * @param {any} model model info, or null
+ * @returns {number}
+ */
+export function readTemperature({ temperature, logits, probabilities, independent }, model) {
+  return temperature ?? model?.temperature ?? findTemperature(logits, probabilities, independent);
 }
 
 /**

@@ -51,7 +51,7 @@ export class Items {
       if (records[index].status === "ok") this.settle(item, readExplanation(records[index]));
       else Object.assign(item, { status: "failed", reason: records[index].reason });
     });
-    this.session.fitLimit();
+    this.session.beginLimit();
     const first = items.find((item) => item.status === "ok") ?? items[0];
     return Promise.all([this.choose(first), ...items.map((item) => this.makeThumb(item))]);
   }
@@ -81,6 +81,7 @@ export class Items {
   /** Show an item. @param {Item} item */
   async choose(item) {
     this.session.update({ item, cell: null, region: null, peer: this.session.state.peer && { ...this.session.state.peer, result: null } });
+    this.session.beginLimit();
     if (item?.shown) await this.showPicture(item);
   }
 
@@ -113,7 +114,7 @@ export class Items {
       const late = model !== this.session.state.model || (item.frame !== null && frame !== null && item.frame !== frame);
       if (late) return;
       this.settle(item, explanation);
-      this.session.fitLimit();
+      this.session.beginLimit();
       await this.makeThumb(item);
       if (item === this.session.state.item) {
         await this.showPicture(item);

@@ -1,6 +1,6 @@
 /** The numbers of a prediction, and of what is left of it without the removed evidence. */
 
-import { meanMaps, probabilities } from "./accounting.js";
+import { meanMaps } from "./accounting.js";
 import { element, make, setText } from "./elements.js";
 import { formatError, formatLogit, formatPercent, formatSigned } from "./numbers.js";
 
@@ -15,9 +15,7 @@ export function drawPrediction(session) {
   element("vacant-hint").hidden = Boolean(explanation);
   if (!explanation || !view) return clear();
   const shown = listClasses(session);
-  const before = session.keep("probabilities", [explanation], () =>
-    probabilities(explanation.logits, explanation.independent),
-  );
+  const before = explanation.probabilities;
   drawVerdict(explanation, view, before);
   drawOdds(session);
   drawRows(session, shown, before);
@@ -33,7 +31,7 @@ function clear() {
 /**
  * @param {import("./explanation.js").Explanation} explanation
  * @param {import("./explanation.js").View} view
- * @param {Float64Array} before
+ * @param {Float32Array} before
  */
 function drawVerdict({ record, classes }, view, before) {
   const index = classes.indexOf(record.predicted);
@@ -42,24 +40,38 @@ function drawVerdict({ record, classes }, view, before) {
 }
 
 /** The log-odds that the difference of two maps averages to. @param {Session} session */
-function drawOdds({ explanation, view }) {
+function drawOdds(session) {
+  const { explanation, view } = session;
   const line = element("log-odds");
   if (!explanation || !view) return;
-  const { classes, independent, logits } = explanation;
+  const { classes, logits, record } = explanation;
   const pair = oddsPair(explanation, view);
-  line.hidden = !pair && classes.length > 1;
-  if (classes.length === 1) setText(line, `Log-odds of ${classes[0]}: ${formatSigned(logits[0])}`);
-  else if (pair && !independent) {
-    const odds = logits[pair[0]] - logits[pair[1]];
-    setText(line, `Log-odds of ${classes[pair[0]]} over ${classes[pair[1]]}: ${formatSigned(odds)}`);
-  }
+  const sets = record.prediction_set ? `Prediction set: ${record.prediction_set.join(", ") || "empty"}` : "";
+  const odds = pair && logits[pair[0]] - (pair[1] === null ? 0 : logits[pair[1]]);
+  const name = pair && classes[pair[0]] + (pair[1] === null ? "" : ` over ${classes[pair[1]]}`);
+  const texts = [odds === null ? "" : describeOdds(`${name}`, odds, session.temperature), sets];
+  setText(line, texts.filter(Boolean).join(". "));
+  line.hidden = !line.textContent;
+}
+
+/**
+ * @param {string} name
+ * @param {number} odds
+ * @param {number} temperature
+ */
+function describeOdds(name, odds, temperature) {
+  if (temperature === 1) return `Log-odds of ${name}: ${formatSigned(odds)}`;
+  const calibrated = `${formatSigned(odds)} / ${temperature.toFixed(3)} = ${formatSigned(odds / temperature)}`;
+  return `Calibrated log-odds of ${name}: ${calibrated}`;
 }
 
 /**
  * @param {import("./explanation.js").Explanation} explanation
  * @param {import("./explanation.js").View} view
+ * @returns {[number, number|null]|null} the class, and that over which
  */
 function oddsPair({ classes, independent }, { target, against }) {
+  if (classes.length === 1) return [0, null];
   if (independent) return null;
   if (against !== null) return [target, against];
   return classes.length === 2 ? [target, 1 - target] : null;
@@ -80,7 +92,7 @@ function listClasses(session) {
 /**
  * @param {Session} session
  * @param {number[]} shown
- * @param {Float64Array} before
+ * @param {Float32Array} before
  */
 function drawRows(session, shown, before) {
   const { explanation, view, measurement, remaining } = session;

@@ -1,7 +1,7 @@
 /** What the page shows now, and what follows from it. */
 
 import { contributions, coverPolygon, coverRectangle, probabilities, subtract } from "./accounting.js";
-import { chooseLimit, deriveView } from "./explanation.js";
+import { chooseLimit, deriveView, readTemperature } from "./explanation.js";
 import { toInput } from "./geometry.js";
 import { findRegions } from "./regions.js";
 
@@ -26,7 +26,6 @@ const FIRST = {
   opacity: 0.7,
   threshold: 0,
   /** @type {number|null} */ limit: null,
-  limitIsOwn: false,
   colors: "blue-orange",
   smooth: false,
   alone: false,
@@ -90,6 +89,11 @@ export class Session {
     return this.state.models.find((model) => model.name === name) ?? null;
   }
 
+  /** What logits are divided by for the probabilities. */
+  get temperature() {
+    return this.explanation ? readTemperature(this.explanation, this.modelInfo) : 1;
+  }
+
   /** @returns {import("./explanation.js").View|null} */
   get view() {
     const { choice, weights } = this.state;
@@ -113,7 +117,7 @@ export class Session {
     const [explanation, view, measurement] = [this.explanation, this.view, this.measurement];
     if (!explanation || !view || (!measurement && !view.weighed)) return null;
     const logits = measurement ? measurement.without : view.logits;
-    return { logits, probabilities: probabilities(logits, explanation.independent) };
+    return { logits, probabilities: probabilities(logits, explanation.independent, this.temperature) };
   }
 
   /** @returns {import("./regions.js").Region[]} */
@@ -125,11 +129,18 @@ export class Session {
     );
   }
 
-  /** Choose the scale from what is here, unless there is one already or `anew` asks for it. */
-  fitLimit(anew = false) {
-    if (this.state.limit !== null && !anew) return;
+  /** Choose the scale once: from all that came with the page, or from the first image that is looked at. */
+  beginLimit() {
+    const { limit, item, online } = this.state;
+    if (limit !== null || (online && !item?.shown && item?.status !== "failed")) return;
+    if (online && item?.shown) this.update({ limit: chooseLimit([item.shown], this.state.choice) });
+    else this.fitLimit();
+  }
+
+  /** Choose the scale from all images that are here. */
+  fitLimit() {
     const shown = this.state.items.map((item) => item.shown).filter(Boolean);
-    if (shown.length > 0) this.update({ limit: chooseLimit(shown, this.state.choice), limitIsOwn: false });
+    if (shown.length > 0) this.update({ limit: chooseLimit(shown, this.state.choice) });
   }
 
   /**
