@@ -10,7 +10,7 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from softcam._version import __version__
-from softcam.cli import convert, data, demo, dicom, evaluate, explain, export, models, serve, sweep, train
+from softcam.cli import calibrate, convert, data, demo, dicom, evaluate, explain, export, models, serve, sweep, train
 from softcam.cli.parsing import HelpFormatter, create_command
 from softcam.errors import SoftCAMError
 
@@ -18,6 +18,7 @@ COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "convert": convert,
     "train": train,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "explain": explain,
     "export": export,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from softcam.evaluation.calibration import CalibrationResult, CalibrationSettings, calibrate
 from softcam.evaluation.evaluate import evaluate
 from softcam.evaluation.predictions import Progress
 from softcam.evaluation.result import EvaluationResult, GalleryCase, write_evaluation
@@ -10,10 +11,13 @@ from softcam.evaluation.settings import CHEAP_MEASURES, MEASURES, EvaluationSett
 __all__ = [
     "CHEAP_MEASURES",
     "MEASURES",
+    "CalibrationResult",
+    "CalibrationSettings",
     "EvaluationResult",
     "EvaluationSettings",
     "GalleryCase",
     "Progress",
+    "calibrate",
     "evaluate",
     "write_evaluation",
 ]

@@ -20,6 +20,7 @@ from softcam.evaluation.predictions import Predictions, Progress, predict_images
 from softcam.evaluation.provenance import list_versions, record_provenance
 from softcam.evaluation.result import EvaluationResult
 from softcam.evaluation.settings import EvaluationSettings
+from softcam.evaluation.uncertainty import describe_uncertainty
 
 
 def evaluate(
@@ -69,6 +70,8 @@ def evaluate(
         )
     with _timed(seconds, "classify"):
         metrics = classify(predictions, models, settings)
+    with _timed(seconds, "uncertainty"):
+        metrics["uncertainty"] = describe_uncertainty(predictions, models, settings)
     with _timed(seconds, "others"):
         metrics["others"] = {name: _classify_other(name, models, predictions, settings) for name in models.others}
     with _timed(seconds, "explain"):

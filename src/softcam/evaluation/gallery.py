@@ -77,6 +77,7 @@ def _make_cases(
     target = torch.from_numpy(explained).to(images.device)
     with torch.no_grad():
         evidence = models.softcam.evidence(images).check(settings.tolerance)
+    probabilities, _ = models.uncertainty(evidence)
     margin = evidence.map_of(target)
     if not models.multi_label:
         margin = evidence.margin(target, against=evidence.runner_up(target))
@@ -89,7 +90,7 @@ def _make_cases(
             label=labels[place],
             predicted=models.classes[explained[place]],
             classes=models.classes,
-            probabilities=_to_numpy(evidence.probabilities()[place]),
+            probabilities=probabilities[place],
             logits=_to_numpy(evidence.logits[place]),
             maps=_to_numpy(evidence.maps[place]),
             margin=_to_numpy(margin[place]),

@@ -17,6 +17,7 @@ from softcam.evaluation.entries import BLACK_BOX, SOFTCAM, name_model
 from softcam.evaluation.labels import Threshold
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM
+from softcam.predict import Uncertainty
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +78,22 @@ class Contestants:
         """
         return {name: self.threshold(name) for name in self.configs if name not in self.others}
 
-    def threshold(self, name: str) -> Threshold:
-        """Return the same of one model, by the names of `configs`."""
-        config = self.configs[name]
+    def threshold(self, name: str, *, raw: bool = False) -> Threshold:
+        """Return the same of one model, by the names of `configs`.
+
+        Args:
+            name: Which model.
+            raw: Whether the probabilities are those of the raw logits, where the model is calibrated.
+        """
+        config = self.configs[name].uncalibrated() if raw else self.configs[name]
         if self.multi_label:
             return tuple(config.thresholds.get(name, 0.5) for name in self.classes)
         return config.thresholds.get(self.classes[-1]) if len(self.classes) == 2 else None
+
+    @property
+    def uncertainty(self) -> Uncertainty:
+        """How the SoftCAM's logits become probabilities and prediction sets."""
+        return Uncertainty(self.classes, self.config.calibration, self.multi_label)
 
     @property
     def configs(self) -> dict[str, BundleConfig]:
@@ -142,7 +153,9 @@ def load_contestants(
     _check_names(paths)
     config = read_config(model_path)
     twin = None if black_box_path is None else read_config(black_box_path)
-    _check_match(config, manifest)
+    if len(config.classes) < 2:
+        raise RunError(f"Expected a model of at least two classes, but got {len(config.classes)}.")
+    check_match(config, manifest)
     more = {name: read_config(path) for name, path in paths.items()}
     for name, other in {**({} if twin is None else {"the black box": twin}), **more}.items():
         _check_alike(config, other, name)
@@ -173,9 +186,12 @@ def _check_names(names: Mapping[str, object]) -> None:
             )
 
 
-def _check_match(config: BundleConfig, manifest: Manifest) -> None:
-    if len(config.classes) < 2:
-        raise RunError(f"Expected a model of at least two classes, but got {len(config.classes)}.")
+def check_match(config: BundleConfig, manifest: Manifest) -> None:
+    """Check that a model and data are of the same classes and kind.
+
+    Raises:
+        RunError: If they are not, or the bundle does not say how images become inputs.
+    """
     if (config.task == "multilabel") != (manifest.task == "multilabel"):
         raise RunError(
             f"Expected model and data of the same kind, but the model is {config.task} and the data {manifest.task}. "

@@ -31,7 +31,7 @@ class Predictions:
     Args:
         rows: (N,) positions in the manifest.
         targets: (N,) true class indices, or (N, K) of 0 and 1 where classes are independent.
-        probabilities: (N, K) of the SoftCAM.
+        probabilities: (N, K) of the SoftCAM, calibrated where its bundle says how.
         black_box: (N, K) of its twin; None where there is none.
         sum_error: (N,) relative difference between the logits and the means of the maps.
         shares: (N, 4) share of cells above 0 and below 0 in the disease map, and the same in the margin map; where
@@ -39,6 +39,7 @@ class Predictions:
         patients: (N,) names; None where the manifest has none.
         failures: Files that are no usable images.
         others: What further SoftCAM models said about the same images, beside the same black box, by name.
+        sets: (N, K) which classes are in the prediction set of each image; None where the SoftCAM has none.
     """
 
     rows: Indices
@@ -50,6 +51,7 @@ class Predictions:
     patients: NDArray[np.object_] | None
     failures: tuple[Failure, ...]
     others: Mapping[str, Predictions] = field(default_factory=dict)
+    sets: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -64,6 +66,7 @@ class _Part:
     black_box: Floats | None
     sum_error: Floats
     shares: Floats
+    sets: NDArray[np.bool_] | None
 
 
 def predict_images(
@@ -108,8 +111,8 @@ def tabulate_predictions(predictions: Predictions, models: Contestants, manifest
         manifest: Where the images' names are.
 
     Returns:
-        `image, label, predicted, prob_<class>…, black_box_prob_<class>…, sum_error`; the black box's columns only
-        where there is one.
+        `image, label, predicted, prediction_set, prob_<class>…, black_box_prob_<class>…, sum_error`; the black box's
+        columns only where there is one, and the sets, joined by `;`, only where the model has some.
     """
     decided = decide_labels(predictions.probabilities, models.thresholds["softcam"])
     columns: dict[str, Sequence[object] | NDArray[np.generic]] = {
@@ -117,6 +120,8 @@ def tabulate_predictions(predictions: Predictions, models: Contestants, manifest
         "label": write_labels(predictions.targets, models.classes),
         "predicted": write_labels(decided, models.classes),
     }
+    if predictions.sets is not None:
+        columns["prediction_set"] = write_labels(predictions.sets.astype(np.int64), models.classes)
     for prefix, values in (("prob_", predictions.probabilities), ("black_box_prob_", predictions.black_box)):
         if values is not None:
             columns |= {f"{prefix}{name}": values[:, index] for index, name in enumerate(models.classes)}
@@ -128,6 +133,7 @@ def _join(
 ) -> Predictions:
     rows = np.concatenate([part.rows for part in parts])
     twins = [part.black_box for part in parts if part.black_box is not None]
+    sets = [part.sets for part in parts if part.sets is not None]
     return Predictions(
         rows=rows,
         targets=targets[rows],
@@ -137,6 +143,7 @@ def _join(
         shares=np.concatenate([part.shares for part in parts]),
         patients=None if patients is None else patients[rows],
         failures=failures,
+        sets=np.concatenate(sets) if sets else None,
     )
 
 
@@ -145,12 +152,14 @@ def _predict_batch(models: Contestants, batch: ImageBatch, targets: Indices, tol
     with torch.no_grad():
         evidence = models.softcam.evidence(images).check(tolerance)
         other = None if models.black_box is None else _probabilities(models, models.black_box(images))
+    probabilities, sets = models.uncertainty.measure(evidence)
     return _Part(
         rows=batch.rows,
-        probabilities=_to_numpy(evidence.probabilities()),
+        probabilities=probabilities,
         black_box=other,
         sum_error=_to_numpy(evidence.sum_error()),
         shares=_sign_shares(evidence, torch.from_numpy(targets)),
+        sets=sets,
     )
 
 

@@ -57,13 +57,15 @@ class EvaluationResult:
     Args:
         metrics: What `metrics.json` holds: `classification`, `black_box`, `noninferiority`, `identity`,
             `calibration`, `confusion`, `roc`, `pr`, `consistency`, `locality`, `comparisons`, `thresholds`, `classes`,
+            `uncertainty` (temperature, target and coverage of prediction sets, selective prediction),
             `counts` (`failed_masks`: of the explained images alone), `others` (further SoftCAM models by name:
             `classification`, `noninferiority`, `consistency`, `max_relative_error`).
         benchmark: One row per method and metric:
             `method, metric, direction, value, low, high, n, undefined, model, layer`.
         curves: One row per method, curve, fill and point:
             `method, curve, fill, patches, fraction, probability, low, high, n`.
-        predictions: One row per image: `image, label, predicted, prob_<class>…, black_box_prob_<class>…, sum_error`.
+        predictions: One row per image: `image, label, predicted, prob_<class>…, black_box_prob_<class>…, sum_error`,
+            with `prediction_set` where the model has some.
         gallery: Right and wrong cases.
         provenance: What reproduces the numbers, which files failed, and which subsamples were taken and why.
         values: One row per explained image and method: `image, patient, method`, then a column per metric.

@@ -175,7 +175,7 @@ class Round:
 
     def threshold(self, model: str) -> float | None:
         """Return the probability from which a model's second class of two is explained; None: the most probable."""
-        found = self.models.threshold(model) if self.settings.explained_class == "reported" else None
+        found = self.models.threshold(model, raw=True) if self.settings.explained_class == "reported" else None
         # Of independent labels, the most probable one is explained, whether it is reported or not.
         return None if isinstance(found, tuple) else found
 

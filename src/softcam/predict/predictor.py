@@ -84,6 +84,8 @@ class Predictor:
         self.classes = _name_classes(network, classes, config)
         self.preprocessing = preprocessing or _find_preprocessing(network, config)
         self.thresholds = {k: v for k, v in config.thresholds.items() if k in self.classes} if config else {}
+        # What is reported is decided on the raw logits: no calibration can turn an image over, not even by rounding.
+        self._raw_thresholds = dict(config.uncalibrated().thresholds) if config else {}
         self.uncertainty = Uncertainty(self.classes, config.calibration if config else None, network.multi_label)
         self._stored_fingerprint = config.fingerprint if config else None
         network = network.requires_grad_(requires_grad=False).eval()
@@ -212,9 +214,15 @@ class Predictor:
             logits, maps = (_to_numpy(values) for values in (evidence.logits, evidence.maps))
             for index, item in enumerate(items):
                 _check_identity(item, errors[index], (logits[index], maps[index]))
+            raw = _to_numpy(evidence.probabilities())
             probabilities, sets = self.uncertainty(evidence)
         for index, (item, error, *arrays) in enumerate(zip(items, errors, probabilities, logits, maps, strict=True)):
-            yield replace(self._describe(item, error, *arrays), prediction_set=None if sets is None else sets[index])
+            predicted = self._decide(raw[index])
+            members = None if sets is None else sets[index]
+            yield replace(self._describe(item, error, *arrays), predicted=predicted, prediction_set=members)
+
+    def _decide(self, raw: npt.NDArray[np.float32]) -> str:
+        return choose_class(raw, self.classes, thresholds=self._raw_thresholds, multi_label=self.model.multi_label)
 
     def _describe(
         self,
@@ -224,12 +232,10 @@ class Predictor:
         logits: npt.NDArray[np.float32],
         maps: npt.NDArray[np.float32],
     ) -> Prediction:
-        multi_label = self.model.multi_label
         return Prediction(
             item.id,
             "ok",
             self.classes,
-            predicted=choose_class(probabilities, self.classes, thresholds=self.thresholds, multi_label=multi_label),
             # Copies, so that keeping one prediction does not keep its batch.
             probabilities=probabilities.copy(),
             logits=logits.copy(),
@@ -238,7 +244,7 @@ class Predictor:
             sum_error=error,
             digest=item.digest,
             spacing=item.spacing,
-            multi_label=multi_label,
+            multi_label=self.model.multi_label,
         )
 
 

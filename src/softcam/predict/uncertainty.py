@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from softcam.bundle import Calibration
 from softcam.metrics import prediction_sets, scale_probabilities
@@ -55,26 +56,31 @@ class Uncertainty:
         Args:
             evidence: Finite logits; nothing of it is changed.
         """
-        if self.calibration is None:
-            return _to_numpy(evidence.probabilities().float()), None
-        logits = _to_numpy(evidence.logits.double())
-        probabilities = scale_probabilities(
-            logits, temperature=self.calibration.temperature, multi_label=self.multi_label
-        )
-        return probabilities.astype(np.float32), self._list_sets(probabilities, self.calibration)
-
-    def _list_sets(self, probabilities: npt.NDArray[np.float64], calibration: Calibration) -> Sets | None:
-        if calibration.quantile is None or calibration.method is None:
-            return None
-        members = prediction_sets(
-            probabilities,
-            quantile=calibration.quantile,
-            score=calibration.method,  # type: ignore[arg-type]
-        )
+        probabilities, members = self.measure(evidence)
+        if members is None:
+            return probabilities.astype(np.float32), None
         order = np.argsort(-probabilities, axis=1, kind="stable")
         pairs = zip(members, order, strict=True)
-        return [tuple(self.classes[index] for index in ranks if row[index]) for row, ranks in pairs]
+        sets = [tuple(self.classes[index] for index in ranks if row[index]) for row, ranks in pairs]
+        return probabilities.astype(np.float32), sets
+
+    def measure(self, evidence: Evidence) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None]:
+        """Return probabilities and, where there are sets, which classes are in that of each image, both (N, K).
+
+        Args:
+            evidence: Finite logits; nothing of it is changed.
+        """
+        if self.calibration is None:
+            return _to_numpy(evidence.probabilities().float().double()), None
+        temperature, quantile = self.calibration.temperature, self.calibration.quantile
+        logits = _to_numpy(evidence.logits.double())
+        probabilities = scale_probabilities(logits, temperature=temperature, multi_label=self.multi_label)
+        if quantile is None:
+            return probabilities, None
+        score: Any = self.calibration.method
+        return probabilities, prediction_sets(probabilities, quantile=quantile, score=score)
 
 
-def _to_numpy(values: Any) -> Any:
-    return values.cpu().contiguous().numpy()
+def _to_numpy(values: Tensor) -> npt.NDArray[np.float64]:
+    array: npt.NDArray[np.float64] = values.detach().cpu().contiguous().numpy()
+    return array

@@ -18,7 +18,7 @@ def test_what_reproduces_the_numbers(result: EvaluationResult, world: Any) -> No
     assert found["failures"][0]["image"] == "07.png"
     assert found["undefined"] == {}
     assert set(found["seconds"]) == {
-        "predict", "classify", "others", "explain", "locality", "gallery", "total",
+        "predict", "classify", "others", "uncertainty", "explain", "locality", "gallery", "total",
     }  # fmt: skip
     assert found["other_fingerprints"] == {}
 
