@@ -173,6 +173,21 @@ def test_a_finger_draws_a_lasso(open_records: Callable[..., Desk], toys: SimpleN
     assert len(desk.record()["page"]["measured"]["points"]) == 4
 
 
+def test_two_fingers_zoom(open_records: Callable[..., Desk], toys: SimpleNamespace) -> None:
+    record = toys.describe(toys.predict(toys.make_maps(), toys.geometry))
+    desk = open_records([record], options={"viewport": {"width": 820, "height": 1180}, "has_touch": True})
+    desk.page.locator("[data-tool=rectangle]").tap()
+    client = desk.page.context.new_cdp_session(desk.page)
+    before = desk.data("stage", "frame")["scale"]
+    x, y = desk.place(160, 120)
+    for kind, gap in (("touchStart", 40), ("touchMove", 60), ("touchMove", 80)):
+        fingers = [{"x": x - gap, "y": y, "id": 0}, {"x": x + gap, "y": y, "id": 1}]
+        client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+    client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    desk.until(lambda: desk.data("stage", "frame")["scale"] == pytest.approx(2 * before, rel=0.02))
+    assert desk.page.locator("#measured").is_hidden()
+
+
 def test_the_wheel_zooms_about_the_pointer(desk: Desk) -> None:
     before = desk.place(100, 100)
     desk.page.mouse.move(*before)

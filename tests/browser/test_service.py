@@ -42,7 +42,8 @@ def test_an_upload_is_explained(open_service: Callable[..., Desk], bundles: dict
     record = desk.record()
     assert np.array(record["maps"], np.float32) == pytest.approx(expected.maps, abs=1e-4)
     assert record["geometry"] == expected.geometry.to_dict()
-    assert record["preview"]["depth"] == 8
+    assert record["preview"] is None
+    assert desk.page.locator("#window-center").get_attribute("max") == "255"
     assert desk.page.locator("#welcome").is_hidden()
     assert desk.page.locator("#model-facts").inner_text().startswith("timm:test_resnet · 3 \u00d7 3 cells")
     assert desk.page.locator("#compare-section").is_visible()
@@ -141,6 +142,13 @@ def test_a_refusal_is_shown_with_its_reason(open_service: Callable[..., Desk], s
     upload(desk, make_file("a.png"))
     assert desk.page.locator("#list li.failed").inner_text().split("\n") == ["a.png", detail]
     assert desk.text("welcome-hint") == detail
+
+
+def test_an_answer_that_cannot_be_read_is_said(open_service: Callable[..., Desk]) -> None:
+    desk = open_service()
+    desk.page.route("**/v1/explain*", lambda route: route.fulfill(status=200, body="no JSON"))
+    upload(desk, make_file("a.png"))
+    assert "cannot be read" in desk.page.locator("#list li.failed").inner_text()
 
 
 def test_no_answer_is_said(open_service: Callable[..., Desk]) -> None:

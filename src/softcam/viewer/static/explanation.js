@@ -5,7 +5,8 @@ import { differenceMap, findTemperature, meanMaps, weighMaps } from "./accountin
 /** @typedef {import("./geometry.js").Geometry} Geometry */
 /**
  * @typedef {object} Explanation
- * @property {any} record the response as it came
+ * @property {any} record the response as it came, without its picture
+ * @property {{depth: number, blob: Blob}|null} preview the picture, encoded
  * @property {string[]} classes
  * @property {boolean} independent whether classes exclude one another not
  * @property {[number, number]} grid
@@ -22,13 +23,15 @@ import { differenceMap, findTemperature, meanMaps, weighMaps } from "./accountin
 /** @typedef {{target: number, against: number|null}} Contrast */
 
 /**
- * @param {any} record
+ * @param {any} response
  * @returns {Explanation}
  */
-export function readExplanation(record) {
-  const geometry = record.geometry;
+export function readExplanation(response) {
+  const { geometry, preview } = response;
+  const record = { ...response, preview: null };
   return {
     record,
+    preview: preview && { depth: preview.depth, blob: readBlob(preview.png) },
     classes: record.classes,
     independent: record.multi_label || record.classes.length === 1,
     grid: record.grid,
@@ -41,6 +44,12 @@ export function readExplanation(record) {
     width: geometry.original_width,
     height: geometry.original_height,
   };
+}
+
+/** Keep an image as bytes, which a browser may keep on disk. @param {string} png in base64 */
+function readBlob(png) {
+  const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+  return new Blob([bytes], { type: "image/png" });
 }
 
 /**

@@ -61,7 +61,7 @@ function quote(text) {
 }
 
 /**
- * The response as it came, with what was found and measured on the page.
+ * The response without its picture, with what was found and measured on the page.
  * @param {Session} session
  */
 export function writeRecord(session) {

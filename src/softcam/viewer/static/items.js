@@ -178,7 +178,7 @@ export class Items {
     Object.assign(item, { shown: explanation, status: "ok", reason: "", frames: record.frames ?? 1 });
     if (item.frames > 1) item.frame = record.frame ?? 1;
     item.results.set(JSON.stringify([record.model.name, item.frame]), Promise.resolve(explanation));
-    if (old?.record.preview !== record.preview) item.picture = null;
+    if (old !== explanation) item.picture = null;
     this.session.update({ items: this.session.state.items, item: this.session.state.item });
   }
 
@@ -187,11 +187,11 @@ export class Items {
    * @param {any} problem
    */
   fail(item, problem) {
-    if (!(problem instanceof ServiceProblem)) throw problem;
-    if (item.shown) return this.notify(`${item.name}: ${problem.message}`);
-    Object.assign(item, { status: "failed", reason: problem.message });
+    const reason = problem instanceof ServiceProblem ? problem.message : "the answer of the service cannot be read";
+    this.notify(`${item.name}: ${reason}`);
+    if (item.shown) return;
+    Object.assign(item, { status: "failed", reason });
     if (item === this.session.state.item) this.session.update({ item });
-    return this.notify(`${item.name}: ${problem.message}`);
   }
 
   /** Decode the picture of an item and keep it for a while. @param {Item} item */
@@ -205,8 +205,8 @@ export class Items {
   /** @param {Item} item */
   async decode(item) {
     const { shown } = item;
-    if (!shown?.record.preview || item.picture) return;
-    const picture = await decodePicture(shown.record.preview);
+    if (!shown?.preview || item.picture) return;
+    const picture = await decodePicture(shown.preview);
     if (item.shown !== shown) return;
     item.picture = picture;
     if (!item.window || item.window.top !== picture.top) item.window = { ...fullWindow(picture), top: picture.top };

@@ -61,7 +61,7 @@ function drawListRow(item, current, session) {
   setText(button.querySelector(".row-state"), describeState(item));
   const key = [item.shown, item.thumb, session.state.limit, session.state.colors, session.state.choice];
   if (item.status !== "ok" || key.every((part, index) => part === item.drawnWith?.[index])) return;
-  if (item.shown.record.preview && !item.thumb) return;
+  if (item.shown.preview && !item.thumb) return;
   item.drawnWith = key;
   drawThumbnail(button.firstElementChild, item, session);
 }

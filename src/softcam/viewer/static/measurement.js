@@ -62,11 +62,18 @@ export function drawReadout(session) {
   const { cell } = session.state;
   const line = element("readout");
   if (!session.explanation) return setText(line, "");
-  if (!cell) return setText(line, "Point at a cell to read it, or press an arrow key on the image.");
+  if (!cell) return setText(line, describeNothing(session));
   line.dataset.cell = `${cell.row},${cell.column}`;
   line.dataset.value = String(readCellValue(session));
   line.dataset.rectangle = JSON.stringify(locateCell(session));
   setText(line, describeCell(session));
+}
+
+/** Without a cell: the measured region, which may be drawn far from the panel. @param {Session} session */
+function describeNothing(session) {
+  const { measurement } = session;
+  if (!measurement) return "Point at a cell to read it, or press an arrow key on the image.";
+  return `The region adds ${formatSigned(measurement.value)} logits. ${describeRemaining(session)}`;
 }
 
 /** A cell's value with its place and what it sees. @param {Session} session */

@@ -14,13 +14,11 @@
 
 /**
  * Decode a preview.
- * @param {{width: number, height: number, depth: number, png: string}} preview
+ * @param {{depth: number, blob: Blob}} preview
  * @returns {Promise<Picture>}
  */
 export async function decodePicture(preview) {
-  const bytes = Uint8Array.from(atob(preview.png), (letter) => letter.charCodeAt(0));
-  const blob = new Blob([bytes], { type: "image/png" });
-  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const bitmap = await createImageBitmap(preview.blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
   const context = contextOf(canvas);
