@@ -106,7 +106,10 @@ def _describe(run: _Run) -> tuple[Layout, dict[str, Any]]:
     predictor = Predictor(run.model, **options)
     (sample,) = predictor([np.zeros((32, 32, 3), np.uint8)])
     height, width = sample.maps.shape[1:]
-    layout = Layout(predictor.classes, (height, width), run.settings.evidence, predictor.fingerprint)
+    layout = Layout(
+        predictor.classes, (height, width), run.settings.evidence, predictor.fingerprint,
+        temperature=predictor.uncertainty.temperature, sets=predictor.uncertainty.has_sets,
+    )  # fmt: skip
     return layout, {"model": predictor.identity, "arguments": {"engine": "ray", "evidence": run.settings.evidence}}
 
 

@@ -34,12 +34,16 @@ class Layout:
         grid: Height and width of a map in cells.
         evidence: Type in which maps are stored, or "none".
         fingerprint: SHA-256 of the model's tensors.
+        temperature: What logits are divided by for probabilities; None for a model that was not calibrated.
+        sets: Whether predictions have sets of classes.
     """
 
     classes: tuple[str, ...]
     grid: tuple[int, int]
     evidence: Evidence
     fingerprint: str
+    temperature: float | None = None
+    sets: bool = False
 
     @property
     def cells(self) -> int:
@@ -67,6 +71,7 @@ class Layout:
             columns |= {"evidence": pa.list_(number, self.cells)}
         columns |= {"h": pa.int32(), "w": pa.int32(), "sum_error": pa.float64(), "geometry": pa.string()}
         columns |= {"spacing": pa.list_(pa.float64(), 2), "digest": pa.string()}
+        columns |= {"prediction_set": pa.string()} if self.sets else {}
         always = {"id", "status", "reason", "digest", "probabilities", "logits", "evidence", "spacing"}
         about = {"classes": list(self.classes), "grid": list(self.grid), "fingerprint": self.fingerprint}
         fields = [pa.field(name, kind, nullable=name not in always) for name, kind in columns.items()]
@@ -153,6 +158,8 @@ def _make_table(rows: Sequence[Prediction], layout: Layout) -> pa.Table:
         "spacing": _stack((row.spacing for row in rows), 2, np.float64),
         "digest": [row.digest for row in rows],
     }
+    if layout.sets:
+        columns["prediction_set"] = [None if (found := row.prediction_set) is None else ";".join(found) for row in rows]
     if layout.evidence != "none":
         columns["evidence"] = _stack(_known(rows, "maps"), layout.cells, np.dtype(layout.evidence).type)
     return pa.Table.from_pydict({name: columns[name] for name in layout.schema.names}, layout.schema)

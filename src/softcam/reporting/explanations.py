@@ -26,7 +26,7 @@ from softcam.reporting.finishing import Batch, Finisher, say_what_the_disk_lacks
 from softcam.reporting.inputs import WHOLE, Draft, Entry, Listing, Reading, summarize
 from softcam.reporting.journal import Journal, open_journal
 from softcam.reporting.overlays import draw_overlay
-from softcam.reporting.predictions import make_row, write_tables
+from softcam.reporting.predictions import Columns, make_row, write_tables
 from softcam.reporting.products import EVERYTHING, Products
 from softcam.runs import RECORD, read_counts
 
@@ -139,7 +139,7 @@ def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[s
         journal.start({**identity, "versions": list_versions()})
         _remove_leftovers(run.out)
         skipped = _work(run, journal, identity["inputs"]["count"], progress)
-        counts = write_tables(run.out, journal.rows(), run.predictor.classes)
+        counts = write_tables(run.out, journal.rows(), Columns.of(run.predictor))
         if counts["inputs"] != identity["inputs"]["count"]:
             raise RunError("Expected the inputs to stay as they are, but files came or went. Use another `out`.")
         record = {
@@ -225,7 +225,7 @@ def _make_batch(run: _Run, jobs: Sequence[Job], seen: dict[str, str], limit: flo
     """Return what is to be written of a batch; the first one with overlays chooses their scale."""
     rows, good = [], []
     for entry, outcome in jobs:
-        row = make_row(entry, None if outcome is None else outcome.prediction, seen, len(run.predictor.classes))
+        row = make_row(entry, None if outcome is None else outcome.prediction, seen, Columns.of(run.predictor))
         rows.append(row)
         if outcome is not None and row.status == "ok":
             good.append((entry, outcome))

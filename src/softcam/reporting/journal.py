@@ -21,7 +21,7 @@ class Row:
     Args:
         id: The image.
         status: `ok` or `failed`.
-        cells: Texts between status and error: predicted, probabilities, logits, sum error.
+        cells: Texts between status and error, see `Columns`: predicted, probabilities, logits, sum error and more.
         error: Why it failed; empty if it did not.
         digest: SHA-256 of the file's bytes, with `#` and the number of the frame where it holds several; empty if it
             could not be read.

@@ -4,25 +4,67 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from softcam.files import atomic_path
-from softcam.predict import Prediction
+from softcam.predict import Prediction, Predictor
 from softcam.reporting.inputs import Entry
 from softcam.reporting.journal import Row
 from softcam.runs import as_text
 
 
-def make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str], classes: int) -> Row:
+@dataclass(frozen=True)
+class Columns:
+    """What the table says of each image, beside its name, its status and why it failed.
+
+    Args:
+        classes: Names in the order of probabilities and logits.
+        sets: Whether predictions have sets of classes.
+    """
+
+    classes: tuple[str, ...]
+    sets: bool = False
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> Columns:
+        """Return the columns of a model's predictions."""
+        return cls(predictor.classes, sets=predictor.uncertainty.has_sets)
+
+    @property
+    def names(self) -> list[str]:
+        """Headers: the class, numbers, and further texts."""
+        numbers = [f"{kind}_{name}" for kind in ("prob", "logit") for name in self.classes]
+        return ["predicted", *numbers, "sum_error", *self._texts]
+
+    def list_cells(self, prediction: Prediction) -> tuple[str, ...]:
+        """Return the texts of one prediction."""
+        # Nine digits give back every float32; Python's own numbers are formatted in half the time of numpy's.
+        values = (*prediction.probabilities.tolist(), *prediction.logits.tolist())
+        numbers = [f"{value:.9g}" for value in values]
+        texts = [";".join(getattr(prediction, name) or ()) for name in self._texts]
+        return (prediction.predicted or "", *numbers, f"{prediction.sum_error:.3g}", *texts)
+
+    def as_text(self, cells: Sequence[str]) -> list[str]:
+        """Return cells as they may stand in a file: no spreadsheet runs one of its texts."""
+        last = len(cells) - len(self._texts)
+        return [as_text(cells[0]), *cells[1:last], *map(as_text, cells[last:])]
+
+    @property
+    def _texts(self) -> list[str]:
+        return ["prediction_set"] if self.sets else []
+
+
+def make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str], columns: Columns) -> Row:
     """Return the row of an image, and note its digest.
 
     Args:
         entry: The image.
         prediction: What was predicted; None if the image was refused.
         seen: The first image with each digest; the second one with the same fails as its duplicate.
-        classes: Number of classes.
+        columns: What is said of it.
     """
-    empty = ("",) * (2 + 2 * classes)
+    empty = ("",) * len(columns.names)
     if prediction is None:
         return Row(entry.id, "failed", empty, entry.refusal)
     if prediction.status == "failed":
@@ -31,23 +73,18 @@ def make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str], 
     if first := seen.get(digest):
         return Row(entry.id, "failed", empty, f"duplicate of {first}", digest)
     seen[digest] = entry.id
-    # Nine digits give back every float32; Python's own numbers are formatted in half the time of numpy's.
-    values = (*prediction.probabilities.tolist(), *prediction.logits.tolist())
-    numbers = [f"{value:.9g}" for value in values]
-    cells = (prediction.predicted or "", *numbers, f"{prediction.sum_error:.3g}")
-    return Row(entry.id, "ok", cells, digest=digest)
+    return Row(entry.id, "ok", columns.list_cells(prediction), digest=digest)
 
 
-def write_tables(out: Path, rows: Iterable[Row], classes: Sequence[str]) -> dict[str, int]:
+def write_tables(out: Path, rows: Iterable[Row], columns: Columns) -> dict[str, int]:
     """Write `predictions.csv` and `failures.csv` row by row, and return the counts.
 
     Args:
         out: Their folder.
         rows: In the order of the inputs.
-        classes: Names in the order of the columns.
+        columns: What is said of each image.
     """
     counts = {"inputs": 0, "done": 0, "failed": 0}
-    columns = [f"{kind}_{name}" for kind in ("prob", "logit") for name in classes]
     with (
         atomic_path(out / "predictions.csv") as table,
         atomic_path(out / "failures.csv") as failures,
@@ -55,11 +92,11 @@ def write_tables(out: Path, rows: Iterable[Row], classes: Sequence[str]) -> dict
         failures.open("w", encoding="utf-8", newline="") as bad_rows,
     ):
         writer, bad_writer = (csv.writer(stream, lineterminator="\n") for stream in (all_rows, bad_rows))
-        writer.writerow(["image", "status", "predicted", *columns, "sum_error", "error"])
+        writer.writerow(["image", "status", *columns.names, "error"])
         bad_writer.writerow(["image", "reason"])
         for row in rows:
             image, error = as_text(row.id), as_text(row.error)
-            writer.writerow([image, row.status, as_text(row.cells[0]), *row.cells[1:], error])
+            writer.writerow([image, row.status, *columns.as_text(row.cells), error])
             counts["inputs"] += 1
             counts["done" if row.status == "ok" else "failed"] += 1
             if row.status == "failed":

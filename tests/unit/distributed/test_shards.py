@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,17 @@ def test_only_whole_files_count_and_leftovers_go(tmp_path: Path) -> None:
 def test_frames_of_a_file_are_no_duplicates() -> None:
     assert mark_frame(make("x", "d"), 2).digest == "d#2"
     assert mark_frame(make("x", "d"), None).digest == "d"
+
+
+def test_sets_have_a_column_where_the_model_has_them(tmp_path: Path) -> None:
+    assert "prediction_set" not in LAYOUT.schema.names
+    layout = replace(LAYOUT, temperature=1.5, sets=True)
+    rows = [
+        replace(make(f"i{index}", f"d{index}"), prediction_set=found) for index, found in enumerate([("b", "a"), ()])
+    ]
+    write_shard(name_shard(tmp_path, 0), [*rows, Prediction("y", "failed", ("a", "b"), "bad")], layout)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table["prediction_set"].to_pylist() == ["b;a", "", None]
+    write_shard(name_shard(tmp_path, 1), [make("again", "d0")], layout)
+    fail_duplicates(tmp_path, 2)
+    assert pq.read_table(name_shard(tmp_path, 1))["prediction_set"].to_pylist() == [None]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softcam.bundle import Calibration
+from softcam.predict import Prediction, Uncertainty
+from softcam.reporting.predictions import Columns, make_row, write_tables
+
+CLASSES = ("=a", "b")
+SETS = Uncertainty(CLASSES, Calibration(1.5, 9, "val", "0" * 64, method="lac", alpha=0.1, quantile=0.5))
+
+
+def predictor(uncertainty: Uncertainty) -> Any:
+    return SimpleNamespace(classes=CLASSES, uncertainty=uncertainty)
+
+
+def prediction(members: tuple[str, ...] | None) -> Prediction:
+    values: dict[str, Any] = {"probabilities": np.array([0.75, 0.25], np.float32)}
+    values["logits"] = np.array([1.0, -0.5], np.float32)
+    return Prediction(
+        "x", "ok", CLASSES, predicted="=a", sum_error=1e-7, digest=str(members), prediction_set=members, **values
+    )
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def run(columns: Columns, *predictions: Prediction | None) -> list[list[str]]:
+        entry: Any = SimpleNamespace(id="x.png", refusal="no image", frame=None)
+        seen: dict[str, str] = {}
+        rows = [make_row(entry, one, seen, columns) for one in predictions]
+        write_tables(tmp_path, rows, columns)
+        with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as stream:
+            return list(csv.reader(stream))
+
+    return run
+
+
+def test_without_a_calibration_the_table_is_as_it_was(write: Any) -> None:
+    columns = Columns.of(predictor(Uncertainty(CLASSES)))
+    head, good, bad = write(columns, prediction(None), None)
+    assert head == ["image", "status", "predicted", "prob_=a", "prob_b", "logit_=a", "logit_b", "sum_error", "error"]
+    assert good == ["x.png", "ok", "'=a", "0.75", "0.25", "1", "-0.5", "1e-07", ""]
+    assert bad == ["x.png", "failed", *[""] * 6, "no image"]
+
+
+def test_sets_have_a_column_where_the_model_has_them(write: Any) -> None:
+    columns = Columns.of(predictor(SETS))
+    head, *rows = write(columns, prediction(("=a", "b")), prediction(()), prediction(("b",)), None)
+    assert head[-3:] == ["sum_error", "prediction_set", "error"]
+    assert [row[-2] for row in rows] == ["'=a;b", "", "b", ""]
+    assert {len(row) for row in rows} == {len(head)}
+    assert [row[6] for row in rows[:3]] == ["-0.5"] * 3
+
+
+def test_a_temperature_alone_adds_no_column() -> None:
+    assert SETS.calibration is not None
+    alone = replace(SETS.calibration, method=None, alpha=None, quantile=None)
+    assert Columns.of(predictor(Uncertainty(CLASSES, alone))) == Columns(CLASSES)
