@@ -49,6 +49,10 @@ class RecipeError(SoftCAMError):
     """A training recipe with an unknown key or a value out of range."""
 
 
+class RecordError(SoftCAMError):
+    """Records or keys that cannot be read, written or continued."""
+
+
 class ServiceError(SoftCAMError):
     """A service that cannot start as it was asked to."""
 

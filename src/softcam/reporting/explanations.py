@@ -8,8 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from softcam.files import StagedFile, stage, write_atomic
 from softcam.imaging import encode_png, scale_limit
 from softcam.predict import Outcome, Predictor, Readable
 from softcam.predict.prefetch import read_ahead
+from softcam.records import describe_context, describe_prediction, write_chain
 from softcam.reporting.evidence_file import encode_evidence
 from softcam.reporting.finishing import Batch, Finisher, say_what_the_disk_lacks
 from softcam.reporting.inputs import WHOLE, Draft, Entry, Listing, Reading, summarize
-from softcam.reporting.journal import Journal, open_journal
+from softcam.reporting.journal import Journal, Row, open_journal
 from softcam.reporting.overlays import draw_overlay
 from softcam.reporting.predictions import Columns, make_row, write_tables
 from softcam.reporting.products import EVERYTHING, Products
@@ -33,7 +35,8 @@ from softcam.runs import RECORD, read_counts
 Progress = Callable[[str, int, int], None]
 
 JOURNAL = "run.partial.jsonl"
-PRODUCTS = ("predictions.csv", "failures.csv", "evidence", "overlays")
+RECORDS = "records.jsonl"
+PRODUCTS = ("predictions.csv", "failures.csv", "evidence", "overlays", RECORDS)
 
 _KEPT_PIXELS = 16 * 1024 * 1024
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.partial\.[a-z]+$")
@@ -142,6 +145,7 @@ def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[s
         counts = write_tables(run.out, journal.rows(), Columns.of(run.predictor))
         if counts["inputs"] != identity["inputs"]["count"]:
             raise RunError("Expected the inputs to stay as they are, but files came or went. Use another `out`.")
+        head = _write_records(run, journal)
         record = {
             "command": "explain",
             **identity,
@@ -151,6 +155,7 @@ def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[s
             "batch_size": run.predictor.batch_size,
             "overlay_limit": journal.overlay_limit,
             "counts": counts,
+            **({} if head is None else {"records": {"head": head}}),
             "seconds": round(time.monotonic() - started, 3),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "complete": True,
@@ -226,12 +231,32 @@ def _make_batch(run: _Run, jobs: Sequence[Job], seen: dict[str, str], limit: flo
     rows, good = [], []
     for entry, outcome in jobs:
         row = make_row(entry, None if outcome is None else outcome.prediction, seen, Columns.of(run.predictor))
-        rows.append(row)
+        rows.append(row if run.products.signer is None else _with_facts(row, entry, outcome))
         if outcome is not None and row.status == "ok":
             good.append((entry, outcome))
     if good and limit is None and run.products.overlays:
         limit = scale_limit(np.concatenate([outcome.prediction.margin().ravel() for _, outcome in good]))
     return Batch(rows, good, limit)
+
+
+def _with_facts(row: Row, entry: Entry, outcome: Outcome | None) -> Row:
+    """Return the row with what its record will say."""
+    if outcome is not None and row.status == "ok":
+        body = describe_prediction(outcome.prediction, name=entry.id, frame=entry.frame)
+    else:
+        image = {"name": entry.id, "digest": row.digest.partition("#")[0], "frame": entry.frame}
+        body = {"kind": "failure", "image": image, "reason": row.error}
+    return replace(row, facts={"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "body": body})
+
+
+def _write_records(run: _Run, journal: Journal) -> str | None:
+    """Sign what the journal holds of every image, and return the digest of the last record."""
+    if run.products.signer is None:
+        return None
+    context = {**describe_context(run.predictor), "reading": run.reading.arguments}
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    facts = ((row.facts["body"], row.facts["time"]) for row in journal.rows() if row.facts is not None)
+    return write_chain(run.out / RECORDS, chain([(context, moment)], facts), run.products.signer)
 
 
 def _find_finished(out: Path, identity: dict[str, Any]) -> dict[str, int] | None:

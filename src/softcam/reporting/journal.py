@@ -25,6 +25,7 @@ class Row:
         error: Why it failed; empty if it did not.
         digest: SHA-256 of the file's bytes, with `#` and the number of the frame where it holds several; empty if it
             could not be read.
+        facts: What a record will say of it, in JSON values, and when; None where no records are written.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Row:
     cells: tuple[str, ...]
     error: str = ""
     digest: str = ""
+    facts: dict[str, Any] | None = None
 
 
 class Journal:

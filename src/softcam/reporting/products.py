@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softcam.predict import Outcome
+from softcam.records import Signer
 from softcam.reporting.inputs import Entry
 
 
@@ -39,6 +40,8 @@ class Products:
         limit: Logits per cell that get the full colour, the same for all overlays; default: chosen from the first
             batch and noted in `run.json`.
         further: What else is written, e.g. DICOM objects.
+        signer: Signs `records.jsonl`, which says of every image what was predicted and can be checked later; None for
+            no records.
 
     Raises:
         ValueError: If `limit` is not positive and finite.
@@ -48,6 +51,7 @@ class Products:
     arrays: bool = True
     limit: float | None = None
     further: Further | None = None
+    signer: Signer | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and not 0 < self.limit < math.inf:
@@ -58,8 +62,10 @@ class Products:
     @property
     def arguments(self) -> dict[str, Any]:
         """All that decides them, as JSON gives it back."""
-        own = {"overlays": self.overlays, "arrays": self.arrays, "limit": self.limit}
-        return own if self.further is None else {**own, self.further.name: self.further.arguments}
+        own: dict[str, Any] = {"overlays": self.overlays, "arrays": self.arrays, "limit": self.limit}
+        if self.further is not None:
+            own[self.further.name] = self.further.arguments
+        return own if self.signer is None else {**own, "records": self.signer.name}
 
 
 EVERYTHING = Products()
