@@ -39,6 +39,7 @@ FLOORS = {
     "predict": 3.5,  # above the graphs that it runs
     "training": 3,
     "evaluation": 4,
+    "records": 4.5,  # above the evaluation, below the folders that hold records
     "reporting": 5,
     "sweep": 5,
     "interop": 5,

@@ -18,6 +18,7 @@ EXAMPLES = """\
   softcam explain model cine.dcm --frames 12 --out explained
   softcam explain model images/ --out explained --backend openvino
   softcam explain model study/ --out explained --dicom-out map report --deidentify
+  softcam explain model images/ --out explained --record keys/key.pem
   softcam explain model shards/part-*.tar --out explained --engine ray --workers 2
 """
 
@@ -52,6 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="write DICOM objects of DICOM images: map, segmentation, report, capture; all if none is named",
     )
     parser.add_argument("--deidentify", action="store_true", help="write them with the basic profile of PS3.15 applied")
+    parser.add_argument(
+        "--record", type=Path, default=None, metavar="KEY", help="write signed records; key.pem of `softcam keys`"
+    )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
     parser.add_argument("--workers", type=int, default=None, help="with Ray: most workers; default: one per GPU or CPU")
     parser.add_argument("--address", type=str, default=None, help="with Ray: a running cluster, such as auto")
@@ -73,6 +77,7 @@ def run(options: Any) -> int:
         raise ValueError("Expected --workers, --address and --evidence together with --engine ray, but got no engine.")
     from softcam.bundle import find_bundle
     from softcam.predict import Predictor
+    from softcam.records import load_signer
     from softcam.reporting.explanations import explain
     from softcam.reporting.inputs import Reading
     from softcam.reporting.products import Further, Products
@@ -85,6 +90,7 @@ def run(options: Any) -> int:
     products = Products(
         overlays=not options.no_overlays,
         arrays=not options.no_arrays,
+        signer=None if options.record is None else load_signer(options.record),
         further=None if writer is None else Further("dicom", writer.arguments, partial(_write_objects, writer)),
     )
     with telling("softcam.predict"), progress() as report:
@@ -113,6 +119,8 @@ def _run_on_ray(options: Any) -> int:
 
     if options.dicom_out is not None or options.deidentify:
         raise ValueError("Expected --dicom-out with --engine local, but got ray, which writes tables alone.")
+    if options.record is not None:
+        raise ValueError("Expected --record with --engine local, but got ray, which writes tables alone.")
     if options.draft:
         raise ValueError("Expected --draft with --engine local, but got ray, which decodes every pixel.")
     settings = RaySettings(

@@ -10,7 +10,22 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from softcam._version import __version__
-from softcam.cli import calibrate, convert, data, demo, dicom, evaluate, explain, export, models, serve, sweep, train
+from softcam.cli import (
+    calibrate,
+    convert,
+    data,
+    demo,
+    dicom,
+    evaluate,
+    explain,
+    export,
+    keys,
+    models,
+    serve,
+    sweep,
+    train,
+    verify,
+)
 from softcam.cli.parsing import HelpFormatter, create_command
 from softcam.errors import SoftCAMError
 
@@ -23,6 +38,8 @@ COMMANDS: dict[str, ModuleType] = {
     "explain": explain,
     "export": export,
     "serve": serve,
+    "verify": verify,
+    "keys": keys,
     "sweep": sweep,
     "data": data,
     "dicom": dicom,
