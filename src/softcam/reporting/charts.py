@@ -17,6 +17,7 @@ from softcam.reporting import figures
 from softcam.reporting.methods import DECISIVE
 from softcam.reporting.perturbation import Curve, choose_methods, perturbation_figure
 from softcam.reporting.ranking import describe_ranking, ranking_figure
+from softcam.reporting.uncertainty import describe_selective, selective_figure
 from softcam.reporting.wording import MODELS, estimate, method_title, number
 
 
@@ -62,6 +63,8 @@ def draw_charts(result: EvaluationResult) -> dict[str, Chart]:
     if bins := metrics.get("calibration"):
         alt = _describe("Observed share against predicted probability", "calibration error", known, "ece")
         charts.append(Chart("calibration", figures.calibration_figure(bins), alt))
+    if curves := (metrics.get("uncertainty") or {}).get("selective"):
+        charts.append(Chart("selective", selective_figure(curves), describe_selective(curves)))
     if locality := metrics.get("locality"):
         swap = locality["context_swap"]
         listed = "; ".join(f"{side} px {estimate(found)}" for side, found in swap.items())

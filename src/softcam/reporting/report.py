@@ -19,6 +19,7 @@ from softcam.reporting.methods import method_tables
 from softcam.reporting.models import model_table
 from softcam.reporting.perturbation import choose_methods
 from softcam.reporting.standings import list_standings
+from softcam.reporting.uncertainty import uncertainty_view
 from softcam.reporting.verdicts import verdicts
 from softcam.reporting.wording import MODELS, estimate, method_title, number, percent, raise_powers, scientific
 
@@ -91,6 +92,7 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
             drawn=len(choose_methods(result.curves)),
             curve_ends=curve_ends(result.curves),
             locality=locality_view(metrics.get("locality") or {}, metrics.get("conversion") or {}),
+            uncertainty=uncertainty_view(metrics),
             consistency=consistency_rows(metrics.get("consistency") or {}),
             provenance=dict(result.provenance),
         )

@@ -40,6 +40,7 @@ def verdicts(metrics: Mapping[str, Any]) -> tuple[Verdict, ...]:
         accuracy_verdict(metrics["classification"], (metrics.get("confusion") or {}).get("softcam")),
         noninferiority_verdict(metrics.get("noninferiority")),
         identity_verdict(metrics.get("identity")),
+        coverage_verdict((metrics.get("uncertainty") or {}).get("sets")),
     ]
     return tuple(verdict for verdict in found if verdict is not None)
 
@@ -101,6 +102,24 @@ def noninferiority_verdict(test: Mapping[str, Any] | None) -> Verdict | None:
     text = f"That nothing was lost is not shown: {bound}, and only a loss of less than {number(margin)} was accepted "
     text += "beforehand. This does not prove a loss either; more test images would narrow the interval."
     return Verdict("Against the black box", figure, text, "open", "non-inferiority not shown")
+
+
+def coverage_verdict(sets: Mapping[str, Any] | None) -> Verdict | None:
+    """Say whether prediction sets hold the true class as often as was promised.
+
+    Args:
+        sets: `coverage` with its interval, `target`, `size`; None where there are none.
+    """
+    if not sets:
+        return None
+    found, target = sets["coverage"], float(sets["target"])
+    figure = percent(found["value"])
+    text = f"The prediction sets of {int(found['n']):,} test images hold the true class in {figure} of them "
+    text += f"(95 % interval {number(100 * found['low'], 1)}{DASH}{percent(found['high'])}); {percent(target, 0)} were "
+    text += f"promised. A set holds {number(float(sets['size']['mean']))} classes in the mean."
+    if found["high"] < target:
+        return Verdict("Prediction sets", figure, text, "broken", "fewer than promised")
+    return Verdict("Prediction sets", figure, text, "held", "as promised")
 
 
 def identity_verdict(identity: Mapping[str, Any] | None) -> Verdict | None:
