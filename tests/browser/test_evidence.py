@@ -218,6 +218,16 @@ def test_the_threshold_hides_weak_cells(desk: Desk, prediction: Prediction) -> N
         assert (desk.pixel(*centre(prediction, row, column)) != color) == strong
 
 
+def test_a_smooth_map_keeps_the_cells_and_blends_between(desk: Desk, prediction: Prediction) -> None:
+    desk.press("m", "s")
+    limit = float(desk.page.locator("#limit").input_value())
+    margin = prediction.margin().astype(float)
+    (x0, y), (x1, _) = centre(prediction, 3, 2), centre(prediction, 3, 3)
+    for x, value in ((x0, margin[3, 2]), ((x0 + x1) / 2, margin[3, 2:4].mean()), (x1, margin[3, 3])):
+        expected = signed_colors([[value]], limit)[0, 0].astype(float)
+        assert desk.pixel(x, y)[:3] == pytest.approx(expected, abs=8)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.3])
 def test_regions_are_those_of_the_reports(desk: Desk, prediction: Prediction, share: float) -> None:
     desk.slide("share", share)

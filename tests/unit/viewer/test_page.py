@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -62,6 +64,12 @@ def test_a_notebook_gets_it_in_a_frame() -> None:
     assert "height:400px" in text
     assert 'sandbox="allow-scripts' in text
     assert "allow-same-origin" not in text
+
+
+def test_the_service_is_not_needed() -> None:
+    program = "import sys, softcam; softcam.view; print(*sorted(name.split('.')[0] for name in sys.modules))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert set(found).isdisjoint({"fastapi", "orjson", "uvicorn", "pydicom", "timm", "pandas"})
 
 
 def test_top_level_names_are_unique() -> None:

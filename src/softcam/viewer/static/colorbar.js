@@ -4,7 +4,7 @@ import { element, make, setText } from "./elements.js";
 import { nameContrast } from "./explanation.js";
 import { formatSigned } from "./numbers.js";
 import { paintValues } from "./overlay.js";
-import { readStyle } from "./scene.js";
+import { isBare, readStyle } from "./scene.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -31,8 +31,7 @@ export function drawColorbar(session) {
  * @param {Session} session
  */
 export function paintBar(canvas, session) {
-  const bare = session.state.alone || !session.state.item?.picture;
-  const style = readStyle(session, bare);
+  const style = readStyle(session, isBare(session));
   const { width, height } = canvas;
   const values = Float64Array.from({ length: width }, (_, x) => style.limit * ((2 * x) / (width - 1) - 1));
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));

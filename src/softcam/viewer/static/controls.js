@@ -30,7 +30,9 @@ function watchSliders(session) {
   const value = (/** @type {Event} */ event) => Number(/** @type {HTMLInputElement} */ (event.target).value);
   element("opacity").addEventListener("input", (/** @type {Event} */ e) => session.update({ opacity: value(e) }));
   element("threshold").addEventListener("input", (/** @type {Event} */ e) => session.update({ threshold: value(e) }));
-  element("share").addEventListener("input", (/** @type {Event} */ e) => session.update({ share: value(e), ...unmark(session) }));
+  element("share").addEventListener("input", (/** @type {Event} */ e) =>
+    session.update({ share: value(e), ...unmark(session) }),
+  );
   for (const side of ["positive", "negative"]) {
     element(side).addEventListener("input", (/** @type {Event} */ event) =>
       session.update({ weights: { ...session.state.weights, [side]: value(event) } }),
@@ -70,8 +72,11 @@ function watchWindow(session) {
     item.window = { ...item.window, ...patch };
     session.update({ item });
   };
-  element("window-center").addEventListener("input", (/** @type {any} */ e) => change({ center: Number(e.target.value) }));
-  element("window-width").addEventListener("input", (/** @type {any} */ e) => change({ width: Number(e.target.value) }));
+  for (const part of ["center", "width"]) {
+    element(`window-${part}`).addEventListener("input", (/** @type {any} */ event) =>
+      change({ [part]: Number(event.target.value) }),
+    );
+  }
   element("window-reset").addEventListener("click", () => change(fullWindow(session.state.item.picture)));
 }
 

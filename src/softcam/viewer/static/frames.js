@@ -6,7 +6,9 @@ import { element, setText } from "./elements.js";
 
 /** @param {import("./items.js").Items} items */
 export function watchFrames(items) {
-  element("frame").addEventListener("input", (/** @type {any} */ event) => items.chooseFrame(Number(event.target.value)));
+  element("frame").addEventListener("input", (/** @type {any} */ event) =>
+    items.chooseFrame(Number(event.target.value)),
+  );
 }
 
 /** @param {Session} session */

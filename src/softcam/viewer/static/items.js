@@ -80,7 +80,8 @@ export class Items {
 
   /** Show an item. @param {Item} item */
   async choose(item) {
-    this.session.update({ item, cell: null, region: null, peer: this.session.state.peer && { ...this.session.state.peer, result: null } });
+    const { peer } = this.session.state;
+    this.session.update({ item, cell: null, region: null, peer: peer && { ...peer, key: "", result: null } });
     this.session.beginLimit();
     if (item?.shown) await this.showPicture(item);
   }
@@ -111,9 +112,11 @@ export class Items {
     const { model } = this.session.state;
     try {
       const explanation = await this.fetch(item, frame, urgent);
-      const late = model !== this.session.state.model || (item.frame !== null && frame !== null && item.frame !== frame);
-      if (late) return;
+      const picture = explanation.preview && (await decodePicture(explanation.preview));
+      const other = item.frame !== null && frame !== null && item.frame !== frame;
+      if (other || model !== this.session.state.model) return;
       this.settle(item, explanation);
+      usePicture(item, picture);
       this.session.beginLimit();
       await this.makeThumb(item);
       if (item === this.session.state.item) {
@@ -207,21 +210,28 @@ export class Items {
     const { shown } = item;
     if (!shown?.preview || item.picture) return;
     const picture = await decodePicture(shown.preview);
-    if (item.shown !== shown) return;
-    item.picture = picture;
-    if (!item.window || item.window.top !== picture.top) item.window = { ...fullWindow(picture), top: picture.top };
+    if (item.shown === shown) usePicture(item, picture);
   }
 
   /** Keep a small copy of the picture for the list. @param {Item} item */
   async makeThumb(item) {
     if (!item.shown) return;
-    item.thumb = null;
     await this.decode(item);
     if (item.picture) item.thumb = shrink(showThrough(item.picture, item.window));
     const kept = item === this.session.state.item || this.recent.includes(item);
     if (!kept) item.picture = null;
     this.session.update({ items: this.session.state.items });
   }
+}
+
+/**
+ * Show a picture through the window of the one before, if it has as many bits.
+ * @param {Item} item
+ * @param {any} picture
+ */
+function usePicture(item, picture) {
+  item.picture = picture;
+  if (picture && item.window?.top !== picture.top) item.window = { ...fullWindow(picture), top: picture.top };
 }
 
 /** Whether a file was refused because it holds several images. @param {ServiceProblem} problem */

@@ -68,7 +68,8 @@ function isTyping({ target, key }) {
 /** @param {Desk} desk @returns {Record<string, () => void>} */
 function listActions({ session, items, zoom }) {
   const press = (/** @type {string} */ id) => () => !element(id).hidden && element(id).click();
-  const toggle = (/** @type {"smooth"|"alone"|"hidden"} */ name) => () => session.update({ [name]: !session.state[name] });
+  const toggle = (/** @type {"smooth"|"alone"|"hidden"} */ name) => () =>
+    session.update({ [name]: !session.state[name] });
   const tool = (/** @type {string} */ name) => () => session.update({ tool: name });
   const frame = (/** @type {number} */ step) => () => items.chooseFrame((session.state.item?.frame ?? 0) + step);
   return {

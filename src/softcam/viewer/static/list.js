@@ -73,7 +73,8 @@ function describeState(item) {
   const { record } = item.shown;
   const index = record.classes.indexOf(record.predicted);
   const shown = index < 0 ? findPredicted(item.shown) : index;
-  return `${formatPercent(record.probabilities[shown])} ${record.predicted || `${record.classes[shown]}, below its threshold`}`;
+  const name = record.predicted || `${record.classes[shown]}, below its threshold`;
+  return `${formatPercent(record.probabilities[shown])} ${name}`;
 }
 
 /**

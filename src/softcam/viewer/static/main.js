@@ -189,7 +189,9 @@ function announce(session, changed) {
  */
 function describeNow(session, changed) {
   const { measurement, state } = session;
-  if (changed.has("region") && measurement) return `${formatSigned(measurement.value)} logits. ${describeRegion(session)}`;
+  if (changed.has("region") && measurement) {
+    return `${formatSigned(measurement.value)} logits. ${describeRegion(session)}`;
+  }
   if (changed.has("cell") && state.cell) return describeCell(session);
   return state.item ? describeItem(state.item) : "";
 }

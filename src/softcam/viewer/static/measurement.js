@@ -54,7 +54,8 @@ function describeRemaining(session) {
   const { target, against } = view;
   const left = remaining.logits[target] - (against === null ? 0 : remaining.logits[against]);
   const chance = formatPercent(remaining.probabilities[target]);
-  return `Without it: ${nameContrast(explanation, view)} ${formatSigned(left)}, ${explanation.classes[target]} ${chance}.`;
+  const name = nameContrast(explanation, view);
+  return `Without it: ${name} ${formatSigned(left)}, ${explanation.classes[target]} ${chance}.`;
 }
 
 /** @param {Session} session */
@@ -133,7 +134,8 @@ export function drawCaveat({ explanation, modelInfo }) {
   if (!field || !explanation) return setText(line, "It sees a larger area, its receptive field.");
   const { map_stride: stride } = modelInfo;
   const whole = (field.height ?? Infinity) >= explanation.input[0] && (field.width ?? Infinity) >= explanation.input[1];
-  const extent = whole ? "the whole image" : `${field.width ?? "all"} × ${field.height ?? "all"} px of the network's input`;
+  const size = `${field.width ?? "all"} × ${field.height ?? "all"} px of the network's input`;
+  const extent = whole ? "the whole image" : size;
   const place = stride ? ` Its place is ${stride[1]} × ${stride[0]} px.` : "";
   return setText(line, `Here it sees ${extent}, its receptive field (${field.bound ? "bound" : "measured"}).${place}`);
 }

@@ -17,7 +17,7 @@ export function drawScene(stage, session) {
   const { explanation, view } = session;
   if (!explanation || !view) return;
   stage.clear(explanation);
-  const bare = session.state.alone || !session.state.item.picture;
+  const bare = isBare(session);
   drawGround(stage, session, bare);
   if (!session.state.hidden || bare) drawMap(stage, session, view.values, explanation.grid, bare);
   drawView(stage, explanation);
@@ -35,14 +35,19 @@ export function drawPeer(stage, session) {
   const result = state.peer?.result;
   if (!explanation) return;
   stage.clear(explanation);
-  const bare = state.alone || !state.item.picture;
+  const bare = isBare(session);
   drawGround(stage, session, bare);
   if (!result) return;
   const values = session.keep("peer", [result], () => Float64Array.from(result.map.flat()));
-  const limit = values.reduce((/** @type {number} */ top, /** @type {number} */ v) => Math.max(top, Math.abs(v)), 0) || 1;
+  const limit = values.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
   if (!state.hidden || bare) drawMap(stage, session, values, result.grid, bare, limit);
   drawView(stage, explanation);
   if (state.cell) drawCell(stage, session);
+}
+
+/** Whether maps stand alone, without an image under them. @param {Session} session */
+export function isBare({ state, explanation }) {
+  return state.alone || !explanation?.preview;
 }
 
 /**
@@ -66,7 +71,8 @@ function drawGround(stage, session, bare) {
   const { item } = session.state;
   const whole = { x: 0, y: 0, width: stage.image.width, height: stage.image.height };
   if (bare) stage.fillRectangle(whole, "rgb(128 128 128 / 25%)");
-  else stage.drawPicture(showThrough(item.picture, item.window), whole);
+  else if (item.picture) stage.drawPicture(showThrough(item.picture, item.window), whole);
+  else if (item.thumb) stage.drawPicture(item.thumb, whole, false);
 }
 
 /**
@@ -109,15 +115,15 @@ function drawRegions(stage, session) {
   const { explanation } = session;
   if (!region || !explanation) return;
   const { geometry, grid } = explanation;
-  const locate = (/** @type {number} */ row, /** @type {number} */ column) => cellRectangle(geometry, grid, row, column);
+  const place = (/** @type {number} */ row, /** @type {number} */ column) => cellRectangle(geometry, grid, row, column);
   if (region.kind === "rectangle") {
     stage.outline(stage.linePath(cornersOf(region)), { width: 2 });
   } else if (region.kind === "lasso") {
     stage.outline(stage.linePath(region.points), { width: 2 });
   } else {
     const color = session.regions[region.number]?.supports === false ? "#cfe4ff" : "#fff";
-    stage.outline(stage.cellsPath(region.cells, grid, locate), { width: 2, color });
-    stage.label(String(region.number + 1), centreOf(region.cells.map((cell) => locate(...split(cell, grid)))));
+    stage.outline(stage.cellsPath(region.cells, grid, place), { width: 2, color });
+    stage.label(String(region.number + 1), centreOf(region.cells.map((cell) => place(...split(cell, grid)))));
   }
 }
 
