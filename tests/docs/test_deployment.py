@@ -1,8 +1,7 @@
-"""The Dockerfile and the units of the guide on serving are sound, as far as that can be seen without a container."""
+"""The Dockerfile is sound, as far as that can be seen without a container."""
 
 from __future__ import annotations
 
-import configparser
 import fnmatch
 import json
 import re
@@ -11,17 +10,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from softcam.cli.program import create_parser
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDE = ROOT / "docs" / "how-to" / "serve.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
