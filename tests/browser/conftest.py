@@ -261,12 +261,37 @@ class Desk:
         return list(self.page.locator("#stage").evaluate(script, place))
 
 
+@pytest.fixture(scope="session")
+def tab(browser: Browser) -> Iterator[Page]:
+    """One page for all tests that want no other screen: to open one takes as long as most of them."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(WAIT_MS)
+    yield context.new_page()
+    context.close()
+
+
 @pytest.fixture
-def open_records(tmp_path: Path, new_page: Callable[..., Page]) -> Callable[..., Desk]:
+def clean_tab(tab: Page) -> Iterator[Page]:
+    """The page without anything of the tests before; a script that fails on it fails the test."""
+    troubles: list[str] = []
+    tab.goto("about:blank")
+    tab.mouse.move(0, 0)
+
+    def note(error: Error) -> None:
+        troubles.append(str(error))
+
+    tab.on("pageerror", note)
+    yield tab
+    tab.remove_listener("pageerror", note)
+    assert troubles == []
+
+
+@pytest.fixture
+def open_records(tmp_path: Path, clean_tab: Page, new_page: Callable[..., Page]) -> Callable[..., Desk]:
     """Open a page with explanations inside."""
 
     def build(records: list[dict[str, Any]], *, options: dict[str, Any] | None = None, **facts: Any) -> Desk:
-        desk = Desk(new_page(**(options or {})))
+        desk = Desk(new_page(**options) if options else clean_tab)
         desk.page.goto(write_page(tmp_path / "page.html", records, **facts))
         desk.page.wait_for_selector("body[data-ready]")
         desk.settle()

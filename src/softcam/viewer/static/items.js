@@ -26,7 +26,7 @@ const UPLOADS = 2;
 const PICTURES = 6;
 const FRAMES = 24;
 const THUMB = 96;
-const AGAIN_SECONDS = 2;
+const AGAIN_SECONDS = 1;
 const MOST_TRIES = 5;
 const BUSY = [429, 503];
 
