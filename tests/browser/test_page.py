@@ -113,6 +113,14 @@ def test_names_are_text(open_records: Callable[..., Desk], toys: SimpleNamespace
     assert '"=1+1"' not in header
 
 
+def test_warnings_are_shown(open_records: Callable[..., Desk], toys: SimpleNamespace) -> None:
+    record = toys.describe(toys.predict(toys.make_maps(), toys.geometry))
+    desk = open_records([record | {"warnings": ["darker than <b>any</b> image of the training"]}, record])
+    assert desk.text("warnings") == "darker than <b>any</b> image of the training"
+    desk.press("n")
+    assert desk.page.locator("#warnings").is_hidden()
+
+
 def test_an_only_class_has_log_odds(open_records: Callable[..., Desk], toys: SimpleNamespace) -> None:
     prediction = toys.predict(toys.make_maps(1), toys.geometry, classes=("defect",))
     desk = open_records([toys.describe(prediction)])

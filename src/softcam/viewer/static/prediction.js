@@ -17,6 +17,7 @@ export function drawPrediction(session) {
   const shown = listClasses(session);
   const before = explanation.probabilities;
   drawVerdict(explanation, view, before);
+  drawWarnings(explanation);
   drawOdds(session);
   drawRows(session, shown, before);
   drawMore(session, shown.length);
@@ -26,6 +27,7 @@ export function drawPrediction(session) {
 function clear() {
   for (const id of ["verdict-class", "verdict-probability", "identity", "log-odds"]) setText(element(id), "");
   element("more-classes").hidden = true;
+  element("warnings").hidden = true;
 }
 
 /**
@@ -37,6 +39,19 @@ function drawVerdict({ record, classes }, view, before) {
   const index = classes.indexOf(record.predicted);
   setText(element("verdict-class"), record.predicted || "none reaches its threshold");
   setText(element("verdict-probability"), index < 0 ? "" : formatPercent(before[index]));
+}
+
+/**
+ * In what the image differs from those that the model knows.
+ * @param {import("./explanation.js").Explanation} explanation
+ */
+function drawWarnings({ record }) {
+  const list = element("warnings");
+  const texts = record.warnings ?? [];
+  list.hidden = texts.length === 0;
+  if (list.dataset.drawn === JSON.stringify(texts)) return;
+  list.dataset.drawn = JSON.stringify(texts);
+  list.replaceChildren(...texts.map((/** @type {string} */ text) => make("li", {}, [text])));
 }
 
 /** The log-odds that the difference of two maps averages to. @param {Session} session */
