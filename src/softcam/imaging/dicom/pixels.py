@@ -41,6 +41,8 @@ def read_pixels(header: Any, index: int) -> npt.NDArray[Any]:
         syntax = _find_syntax(header)
         decoder = _find_decoder(syntax)
         _check_bits(header, syntax)
+        if not load_library("pydicom.uid", extra="dicom").UID(syntax).is_encapsulated:
+            _check_length(header)
         frame = _extract(header, syntax, index) if str(syntax).startswith(_JPEG) else b""
         if syntax == _BASELINE and _is_plain(header):
             return _read_baseline(frame)
@@ -152,6 +154,19 @@ def _check_bits(header: Any, syntax: Any) -> None:
     stored = read_integer(header, "BitsStored")
     if read_integer(header, "HighBit", stored - 1) != stored - 1 and not str(syntax).startswith(_JPEG):
         raise ImageError("samples that do not begin at the lowest bit are not supported")
+
+
+def _check_length(header: Any) -> None:
+    """Refuse pixels that are more than the header says: taken for fewer columns, they would be sheared.
+
+    Zeros at the end are padding, which some writers add up to whole blocks.
+    """
+    sides = ("Rows", "Columns", "BitsAllocated")
+    rows, columns, bits = (read_integer(header, keyword, 0) for keyword in sides)
+    samples, frames = (max(1, read_integer(header, keyword, 1)) for keyword in ("SamplesPerPixel", "NumberOfFrames"))
+    said = (rows * columns * bits * samples * frames + 7) // 8
+    if header.PixelData[said + said % 2 :].strip(b"\0"):
+        raise ImageError("DICOM header and pixels differ in size")
 
 
 def _fit_container(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
