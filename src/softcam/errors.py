@@ -26,7 +26,16 @@ class ImageError(SoftCAMError):
 
 
 class ImageTooLargeError(ImageError):
-    """An image that would cost more than the limits allow: bytes, pixels or frames."""
+    """An image that would cost more than the limits allow: bytes, pixels or frames.
+
+    Args:
+        reason: What is too large.
+        pixels: How many pixels it has at least, where these are what is too much.
+    """
+
+    def __init__(self, reason: str, *, pixels: int | None = None) -> None:
+        super().__init__(reason)
+        self.pixels = pixels
 
 
 class NotAnImageError(ImageError):

@@ -179,7 +179,8 @@ def _reasons(limits: DecodeLimits) -> Iterator[None]:
     try:
         yield
     except _BOMB_ERRORS:
-        raise ImageTooLargeError(f"more than {limits.max_pixels} pixels") from None
+        least = (Image.MAX_IMAGE_PIXELS or 0) + 1
+        raise ImageTooLargeError(f"more than {limits.max_pixels} pixels", pixels=least) from None
     except UnidentifiedImageError:
         raise NotAnImageError("not a readable PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM image") from None
     except DECODER_ERRORS as error:

@@ -115,6 +115,7 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
         ImageError: If it is.
     """
     if width * height > limits.max_pixels:
-        raise ImageTooLargeError(f"{width}x{height} is more than {limits.max_pixels} pixels")
+        reason = f"{width}x{height} is more than {limits.max_pixels} pixels"
+        raise ImageTooLargeError(reason, pixels=width * height)
     if min(width, height) < limits.min_side:
         raise ImageError(f"{width}x{height} pixels, expected at least {limits.min_side} on each side")

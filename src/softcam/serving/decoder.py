@@ -13,6 +13,7 @@ import signal
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ MOST_MESSAGE = 64 * 1024 * 1024
 """Bytes of a message's description."""
 
 _KINDS: dict[type[Exception], str] = {ImageTooLargeError: "too-large", NotAnImageError: "not-an-image"}
+
+LARGE = "large"
+"""The problem of an image that is within the limits, but is to be decoded elsewhere."""
 
 Job = Callable[..., tuple[dict[str, Any], tuple[bytes, ...]]]
 
@@ -99,7 +103,7 @@ def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple
     """Decode an image and make the network's input of it.
 
     Args:
-        head: `limits`, `preprocessing`, `frame` and `preview`.
+        head: `limits`, `most_pixels` that are decoded here, `preprocessing`, `frame` and `preview`.
         content: The file's bytes.
 
     Returns:
@@ -108,7 +112,14 @@ def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple
     """
     check_sole(content)
     limits = DecodeLimits(**head["limits"])
-    image = decode_image(content, limits=limits, frame=head["frame"])
+    try:
+        image = decode_image(content, limits=replace(limits, max_pixels=head["most_pixels"]), frame=head["frame"])
+    except ImageTooLargeError as error:
+        if error.pixels is None:
+            raise
+        if error.pixels > limits.max_pixels:
+            raise ImageTooLargeError(f"more than {limits.max_pixels} pixels") from None
+        return {"problem": LARGE, "detail": ""}, ()
     tensor, geometry = Preprocessing.from_dict(head["preprocessing"])(image)
     answer = {
         "shape": list(tensor.shape),

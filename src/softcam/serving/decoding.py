@@ -13,7 +13,7 @@ import torch
 
 from softcam.imaging import Geometry
 from softcam.predict import PreparedImage
-from softcam.serving.decoder import receive, run_decoder, send
+from softcam.serving.decoder import LARGE, receive, run_decoder, send
 from softcam.serving.problems import Problem
 from softcam.serving.settings import Limits
 from softcam.viewer import ImageSource, Preview
@@ -135,7 +135,14 @@ class DecodePool:
 
     async def warm_up(self) -> None:
         """Wait until every process answers."""
-        empty: dict[str, Any] = {"job": "prepare", "limits": {}, "preprocessing": {}, "frame": None, "preview": False}
+        empty: dict[str, Any] = {
+            "job": "prepare",
+            "limits": {},
+            "most_pixels": 1,
+            "preprocessing": {},
+            "frame": None,
+            "preview": False,
+        }
         asked = [self._ask(lane, empty, (b"",), _START_SECONDS) for lane in [self._light] * self._count + [self._heavy]]
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, Problem):
@@ -191,13 +198,15 @@ class DecodePool:
         try:
             return await self._ask(self._light, self._limited(head, light=True), parts, self._limits.decode_seconds)
         except Problem as problem:
-            if problem.kind != "too-large":
+            # What is refused is refused at once: it must not wait among the large ones.
+            if problem.kind != LARGE:
                 raise
         return await self._ask(self._heavy, self._limited(head, light=False), parts, self._limits.decode_seconds)
 
     def _limited(self, head: dict[str, Any], *, light: bool) -> dict[str, Any]:
-        limits = self._limits.of_decoding(light=light)
-        return {**head, "limits": {name: getattr(limits, name) for name in ("max_pixels", "max_bytes", "max_frames")}}
+        names = ("max_pixels", "max_bytes", "max_frames")
+        limits = {name: getattr(self._limits.of_decoding(light=False), name) for name in names}
+        return {**head, "limits": limits, "most_pixels": self._limits.of_decoding(light=light).max_pixels}
 
     async def _ask(
         self, lane: asyncio.Queue[Decoder], head: dict[str, Any], parts: tuple[bytes, ...], seconds: float
