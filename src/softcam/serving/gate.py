@@ -223,7 +223,8 @@ class _Exchange:
             return await self._receive()
         left = self.begun + self._limits.body_seconds - time.perf_counter()
         try:
-            message = await asyncio.wait_for(self._receive(), max(left, 0.001))
+            async with asyncio.timeout(max(left, 0.001)):
+                message = await self._receive()
         except TimeoutError:
             raise Problem("timeout", f"the body took longer than {self._limits.body_seconds:g} seconds") from None
         if message["type"] != "http.request":
@@ -250,7 +251,8 @@ class _Exchange:
             close = [(b"connection", b"close")] if not self._whole and self._has_body() else []
             message["headers"] = [*message["headers"], *kept, *close, (b"x-request-id", self.request_id.encode())]
         try:
-            await asyncio.wait_for(self._send(message), self._limits.send_seconds)
+            async with asyncio.timeout(self._limits.send_seconds):
+                await self._send(message)
         except TimeoutError:
             raise ClientGoneError from None
 
