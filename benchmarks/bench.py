@@ -3,7 +3,7 @@
 Runs the benchmarks one after the other, each in a process of its own, and says at the end what came of each. One that
 fails does not keep the others from running; the exit code is then 1. What is done is noted beside the results: the same
 command goes on where an earlier one was ended, and runs what failed again. At the end the documents' tables are made
-anew. `--quick` runs a small version of each into a folder of its own, never over the committed results, within three
+anew. `--quick` runs a small version of each into a folder of its own, never over the committed results, within four
 minutes. Those that take hours are run with `--all` alone, and have no small version.
 """
 
@@ -30,7 +30,7 @@ from softcam import __version__
 
 HERE = Path(__file__).parent
 JOURNAL = "bench.partial.jsonl"
-QUICK_MINUTES = 3.0
+QUICK_MINUTES = 4.0
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 
 
@@ -85,6 +85,7 @@ SCRIPTS = (
     Script("evaluation_speed", 10, 15, needs=("openvino",)),
     Script("prepare_speed", 2, 6, needs=("pydicom", "pylibjpeg")),
     Script("dicom_files", 1, 4, needs=("pydicom", "pylibjpeg"), draws=False),
+    Script("service_load", 8, 60, needs=("fastapi", "uvicorn", "onnxruntime")),
     Script("demo", 7, command=("demo.py",)),
 )
 """Those of minutes, in the order in which they are run."""

@@ -55,6 +55,7 @@ def main() -> int:
         "docs/how-to/train-at-scale.md": {"training-speed": render_training_speed},
         "docs/how-to/cluster.md": {"ray-speed": render_ray_speed},
         "docs/how-to/dicom.md": {"dicom-files": render_dicom_files},
+        "docs/how-to/serve.md": {"service-load": render_service_load},
         "docs/how-to/speed.md": {
             "backend-speed": render_backend_speed,
             "gpu-speed": render_gpu_speed,
@@ -332,6 +333,36 @@ def render_backend_speed() -> str:
         times = " | ".join(f"{entry['ms_per_image']:.1f} ({entry['gemm_share']:.0%})" for entry in found)
         ratios = ", ".join(f"{entry['to_black_box'][0]:.2f}" for entry in found)
         lines.append(f"| {row['model']} | {row['batch']} | {times} | {row['chosen']} | {ratios} |")
+    return "\n".join(lines) + "\n"
+
+
+def render_service_load() -> str:
+    if not (RESULTS / "service_load.json").is_file():
+        return "`python benchmarks/service_load.py` measures it.\n"
+    result = read("service_load")
+    load, attack, setting = result["load"], result["attack"], result["setting"]
+    statuses = ", ".join(f"{count:,} x {status}" for status, count in load["statuses"].items())
+    lines = [
+        (
+            f"`python benchmarks/service_load.py`: {setting['model']}, {setting['size']} px, "
+            f"{result['environment']['machine']['cores']} cores, which {setting['client']} shares; "
+            f"answers: {statuses}. The session alone computes "
+            f"{' and '.join(f'{value:.0f}' for value in load['bare_per_second'])} images per second before and after, "
+            f"in batches of {setting['batch_size']} ready tensors."
+        ),
+        "",
+        "| clients | images per second | of the session alone | p50, ms | p95 | p99 | memory, before and after |",
+        "|---|---|---|---|---|---|---|",
+        (
+            f"| {load['clients']} | {load['per_second']:.1f} | {load['share']:.0%} | {load['p50_ms']:.0f} "
+            f"| {load['p95_ms']:.0f} | {load['p99_ms']:.0f} | {load['loaded_mib']:.0f} and {load['end_mib']:.0f} MiB |"
+        ),
+        "",
+        (
+            f"Of {attack['clients']} clients alone, p95 is {statistics.mean(attack['alone_p95_ms']):.0f} ms; beside "
+            f"others that mean harm {attack['beside_p95_ms']:.0f} ms, **{attack['slower_ratio']:.1f}** times as long."
+        ),
+    ]
     return "\n".join(lines) + "\n"
 
 
