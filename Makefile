@@ -7,7 +7,7 @@ OUT    ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test check bench bench-quick bench-all study survey docs clean
+.PHONY: help demo demo-full test check bench bench-quick bench-all study survey fuzz docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ check: $(VENV)/.dev ## Lint, format, types, architecture and fast tests
 bench: $(VENV)/.dev ## Measure everything that takes minutes again, into benchmarks/results/; goes on where it was
 	$(BIN)/python benchmarks/bench.py
 
-bench-quick: $(VENV)/.dev ## A small version of each benchmark, into benchmarks/quick/ (within 3 minutes)
+bench-quick: $(VENV)/.dev ## A small version of each benchmark, into benchmarks/quick/ (within 4 minutes)
 	$(BIN)/python benchmarks/bench.py --quick
 
 bench-all: $(VENV)/.dev ## The study, the survey and all else that takes hours as well; goes on where it was
@@ -45,11 +45,14 @@ survey: $(VENV)/.dev ## Convert every classifier of timm and torchvision again (
 	$(BIN)/python benchmarks/conversion/survey.py
 	$(BIN)/python benchmarks/render_tables.py
 
+fuzz: $(VENV)/.dev ## Feed decoders and parsers with bytes that look for trouble, FUZZ_SECONDS for each (default 600)
+	$(BIN)/python tests/fuzz/targets.py boxes config dicom image polyglot recipe --seconds $${FUZZ_SECONDS:-600} --corpus fuzz
+
 docs: $(VENV)/.dev ## Run every code block of the documents
 	$(BIN)/python -m pytest -q tests/docs
 
 clean: ## Remove what make created, the environment included
-	rm -rf $(VENV) demo demo-full study benchmarks/quick benchmarks/results/logs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo-full study fuzz benchmarks/quick benchmarks/results/logs .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@echo "softcam: creating $(VENV) with $$($(PYTHON) --version)"

@@ -108,7 +108,9 @@ class Service:
         seconds = asyncio.get_running_loop().time() - begun
         timed = await model.batcher.submit(decoded.image)
         self._count(model, timed)
-        identity = ModelName(model.name, model.predictor.fingerprint, model.predictor.thresholds)
+        predictor = model.predictor
+        temperature = predictor.uncertainty.temperature or 1.0
+        identity = ModelName(model.name, predictor.fingerprint, predictor.thresholds, temperature)
         if self._store is not None:
             await asyncio.to_thread(
                 self._store.keep, timed.prediction, request_id=request_id, position=position, model=identity

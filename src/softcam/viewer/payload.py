@@ -82,6 +82,7 @@ def describe(
         "thresholds": dict(model.thresholds),
         "temperature": model.temperature,
         "prediction_set": None if prediction.prediction_set is None else list(prediction.prediction_set),
+        "warnings": list(prediction.warnings),
         "grid": list(prediction.maps.shape[1:]),
         "maps": _contiguous(prediction.maps),
         "geometry": prediction.geometry.to_dict(),
