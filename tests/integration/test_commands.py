@@ -116,7 +116,7 @@ def test_explain_names_bad_inputs_and_goes_on(runs: Path, tmp_path: Path) -> Non
     assert done.returncode == 1, done.stderr
     table = pd.read_csv(tmp_path / "out" / "predictions.csv", keep_default_na=False)
     assert list(table.columns)[:3] == ["image", "status", "predicted"]
-    assert list(table.columns)[-2:] == ["sum_error", "error"]
+    assert list(table.columns)[-3:] == ["sum_error", "warnings", "error"]
     assert (table["status"] == "ok").sum() == 2
     failures = pd.read_csv(tmp_path / "out" / "failures.csv")
     assert list(failures.columns) == ["image", "reason"]

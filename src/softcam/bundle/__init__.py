@@ -6,7 +6,9 @@ from softcam.bundle.calibration import Calibration
 from softcam.bundle.config import FORMAT_VERSION, BundleConfig, read_config
 from softcam.bundle.describe import list_versions
 from softcam.bundle.folder import load, load_black_box, save
+from softcam.bundle.inputs import FeatureStatistics, InputStatistics
 from softcam.bundle.locate import find_bundle
+from softcam.bundle.measure import measure_inputs, measure_intensities
 from softcam.bundle.update import update
 from softcam.bundle.weights import fingerprint
 
@@ -14,11 +16,15 @@ __all__ = [
     "FORMAT_VERSION",
     "BundleConfig",
     "Calibration",
+    "FeatureStatistics",
+    "InputStatistics",
     "find_bundle",
     "fingerprint",
     "list_versions",
     "load",
     "load_black_box",
+    "measure_inputs",
+    "measure_intensities",
     "read_config",
     "save",
     "update",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from softcam.bundle.calibration import Calibration
+from softcam.bundle.inputs import InputStatistics
 from softcam.errors import BundleError
 from softcam.imaging import Preprocessing
 from softcam.imaging.records import read_record
@@ -21,7 +22,7 @@ KINDS = ("softcam", "black_box")
 TASKS = ("multiclass", "multilabel", "ordinal")
 CONFIG_NAME = "config.json"
 
-_LEFT_OUT = ("calibration",)
+_LEFT_OUT = ("calibration", "inputs")
 
 Record = TypeVar("Record")
 
@@ -50,6 +51,7 @@ class BundleConfig:
         format_version: Version of this layout.
         calibration: How raw logits become calibrated probabilities and prediction sets, see `softcam calibrate`; None
             for a model that was not calibrated.
+        inputs: What the images of the training were like; None if that is not known.
 
     Raises:
         BundleError: If a value is not as described.
@@ -70,6 +72,7 @@ class BundleConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     calibration: Calibration | None = None
+    inputs: InputStatistics | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no model can have."""
@@ -102,9 +105,9 @@ class BundleConfig:
             )
         _check_keys(values, [entry.name for entry in fields(cls)], [e.name for e in fields(cls) if _is_required(e)])
         classes = values["classes"]
-        read = {"classes": tuple(classes) if isinstance(classes, list) else classes}
-        if (record := values.get("calibration")) is not None:
-            read["calibration"] = _read_record("calibration", Calibration, record)
+        read: dict[str, Any] = {"classes": tuple(classes) if isinstance(classes, list) else classes}
+        kinds: dict[str, type[Any]] = {"calibration": Calibration, "inputs": InputStatistics}
+        read |= {name: _read_record(name, kind, values[name]) for name, kind in kinds.items() if values.get(name)}
         return cls(**{**values, **read})
 
     def _check_records(self) -> None:
@@ -118,6 +121,8 @@ class BundleConfig:
             raise BundleError(_expected("classes", f"the {report.num_classes} of `conversion`", self.classes))
         if self.calibration is not None:
             self._check_calibration(self.calibration)
+        if not isinstance(self.inputs, InputStatistics | None):
+            raise BundleError(_expected("inputs", "`InputStatistics` or null", self.inputs))
 
     def _check_calibration(self, calibration: Calibration) -> None:
         if not isinstance(calibration, Calibration):

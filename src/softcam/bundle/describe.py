@@ -55,6 +55,7 @@ def describe(
         data_digest=provenance.pop("data_digest", None),
         versions=list_versions(),
         conversion=_conversion(model),
+        inputs=provenance.pop("inputs", None),
         provenance=provenance,
     )
 

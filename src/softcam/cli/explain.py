@@ -42,6 +42,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="auto",
         help="what runs the model; auto takes the fastest for many images",
     )
+    parser.add_argument(
+        "--checks",
+        choices=("off", "warn", "refuse"),
+        default="warn",
+        help="what becomes of an image that is unlike those of the training, where the model says what they were like",
+    )
     parser.add_argument("--no-overlays", action="store_true", help="write no pictures")
     parser.add_argument("--no-arrays", action="store_true", help="write no evidence arrays")
     parser.add_argument(
@@ -76,7 +82,7 @@ def run(options: Any) -> int:
     if options.workers is not None or options.address is not None or options.evidence != "float32":
         raise ValueError("Expected --workers, --address and --evidence together with --engine ray, but got no engine.")
     from softcam.bundle import find_bundle
-    from softcam.predict import Predictor
+    from softcam.predict import Checks, Predictor
     from softcam.records import load_signer
     from softcam.reporting.explanations import explain
     from softcam.reporting.inputs import Reading
@@ -85,7 +91,13 @@ def run(options: Any) -> int:
     reading = Reading(_read_frames(options.frames), draft=options.draft)
     bundle = find_bundle(options.model)
     with telling("softcam.predict"):
-        predictor = Predictor(bundle, batch_size=options.batch_size, device=options.device, backend=options.backend)
+        predictor = Predictor(
+            bundle,
+            batch_size=options.batch_size,
+            device=options.device,
+            backend=options.backend,
+            checks=Checks.of_inputs(options.checks),
+        )
     writer = _create_writer(options, bundle, predictor.fingerprint)
     products = Products(
         overlays=not options.no_overlays,
@@ -96,13 +108,18 @@ def run(options: Any) -> int:
     with telling("softcam.predict"), progress() as report:
         summary = explain(predictor, options.paths, options.out, products=products, reading=reading, progress=report)
     counts = {"done": summary.done, "failed": summary.failed, "out": str(options.out)}
+    warned = {"warned": summary.warned} if predictor.checker.is_active else {}
+    counts |= warned
     objects = None if writer is None else writer.finish()
     if objects is not None:
         counts |= {"dicom": objects.written, "dicom_failed": len(objects.failures)}
     if options.json:
         show_json(counts)
     else:
-        show(f"{summary.done} explained, {summary.failed} failed: {options.out / 'predictions.csv'}")
+        told = ", ".join([f"{summary.done} explained", f"{summary.failed} failed", *_count(**warned)])
+        show(f"{told}: {options.out / 'predictions.csv'}")
+    if predictor.checker.wants_features and predictor.backend != "torch":
+        say(f"features of images were not checked all along: {predictor.backend} gives none; --backend torch does")
     if summary.failed:
         say(f"{summary.failed} inputs failed; {options.out / 'failures.csv'} says why")
     if objects is not None:
@@ -114,6 +131,7 @@ def _run_on_ray(options: Any) -> int:
     """Explain every input on the workers of a cluster."""
     from softcam.bundle import find_bundle
     from softcam.distributed import Listed, RaySettings, explain
+    from softcam.predict import Checks
     from softcam.reporting.inputs import list_entries
     from softcam.reporting.places import describe_place, open_places
 
@@ -127,7 +145,12 @@ def _run_on_ray(options: Any) -> int:
         workers=options.workers,
         address=options.address,
         evidence="none" if options.no_arrays else options.evidence,
-        predictor={"batch_size": options.batch_size, "device": options.device, "backend": options.backend},
+        predictor={
+            "batch_size": options.batch_size,
+            "device": options.device,
+            "backend": options.backend,
+            "checks": Checks.of_inputs(options.checks),
+        },
     )
     entries = list_entries(options.paths, exclude=options.out, frames=_read_frames(options.frames))
     inputs = (Listed(e.id, describe_place(e), e.frame, e.refusal, e.file.stamp) for e in entries)
@@ -164,6 +187,10 @@ def _create_writer(options: Any, bundle: Path, fingerprint: str) -> Any:
 def _write_objects(writer: Any, entry: Any, outcome: Any) -> None:
     if outcome.image is None or outcome.image.format == "DICOM":
         writer.write(outcome.prediction, entry.read(), entry.id, frame=entry.frame)
+
+
+def _count(warned: int | None = None) -> list[str]:
+    return [] if warned is None else [f"{warned} with warnings"]
 
 
 def _tell(objects: Any, done: int, *, deidentified: bool) -> None:

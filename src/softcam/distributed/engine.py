@@ -109,6 +109,7 @@ def _describe(run: _Run) -> tuple[Layout, dict[str, Any]]:
     layout = Layout(
         predictor.classes, (height, width), run.settings.evidence, predictor.fingerprint,
         temperature=predictor.uncertainty.temperature, sets=predictor.uncertainty.has_sets,
+        warnings=predictor.checker.is_active,
     )  # fmt: skip
     return layout, {"model": predictor.identity, "arguments": {"engine": "ray", "evidence": run.settings.evidence}}
 

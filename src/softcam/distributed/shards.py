@@ -36,6 +36,7 @@ class Layout:
         fingerprint: SHA-256 of the model's tensors.
         temperature: What logits are divided by for probabilities; None for a model that was not calibrated.
         sets: Whether predictions have sets of classes.
+        warnings: Whether they can have warnings.
     """
 
     classes: tuple[str, ...]
@@ -44,6 +45,7 @@ class Layout:
     fingerprint: str
     temperature: float | None = None
     sets: bool = False
+    warnings: bool = False
 
     @property
     def cells(self) -> int:
@@ -72,6 +74,7 @@ class Layout:
         columns |= {"h": pa.int32(), "w": pa.int32(), "sum_error": pa.float64(), "geometry": pa.string()}
         columns |= {"spacing": pa.list_(pa.float64(), 2), "digest": pa.string()}
         columns |= {"prediction_set": pa.string()} if self.sets else {}
+        columns |= {"warnings": pa.string()} if self.warnings else {}
         always = {"id", "status", "reason", "digest", "probabilities", "logits", "evidence", "spacing"}
         about = {"classes": list(self.classes), "grid": list(self.grid), "fingerprint": self.fingerprint}
         fields = [pa.field(name, kind, nullable=name not in always) for name, kind in columns.items()]
@@ -160,6 +163,8 @@ def _make_table(rows: Sequence[Prediction], layout: Layout) -> pa.Table:
     }
     if layout.sets:
         columns["prediction_set"] = [None if (found := row.prediction_set) is None else ";".join(found) for row in rows]
+    if layout.warnings:
+        columns["warnings"] = [None if row.status == "failed" else ";".join(row.warnings) for row in rows]
     if layout.evidence != "none":
         columns["evidence"] = _stack(_known(rows, "maps"), layout.cells, np.dtype(layout.evidence).type)
     return pa.Table.from_pydict({name: columns[name] for name in layout.schema.names}, layout.schema)

@@ -135,8 +135,8 @@ class ShardWorker:
     def _load(self) -> Predictor:
         predictor = Predictor(self._job.model, **self._job.predictor)
         layout, uncertainty = self._job.layout, predictor.uncertainty
-        found = (predictor.fingerprint, uncertainty.temperature, uncertainty.has_sets)
-        if found != (layout.fingerprint, layout.temperature, layout.sets):
+        found = (predictor.fingerprint, uncertainty.temperature, uncertainty.has_sets, predictor.checker.is_active)
+        if found != (layout.fingerprint, layout.temperature, layout.sets, layout.warnings):
             raise RunError("Expected every node to see the same model, but its folder holds another one here.")
         # One pass before the first image, so that a model that cannot run is told apart from an image that cannot.
         next(predictor([np.zeros((32, 32, 3), np.uint8)]))

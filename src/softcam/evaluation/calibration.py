@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softcam.bundle import BundleConfig, Calibration, read_config
+from softcam.bundle import BundleConfig, Calibration, measure_inputs, read_config
 from softcam.data.manifest import Manifest
 from softcam.errors import RunError
 from softcam.evaluation.images import Failure
@@ -114,7 +114,8 @@ def calibrate(
 
     Both are chosen from raw logits, so that a calibrated model is calibrated again from its beginning. Thresholds move
     with the probabilities: what is reported of an image stays as it is. Verified on the split `test`, if the manifest
-    has one.
+    has one. Where the bundle does not say what the training's images were like, the manifest's are measured: those of
+    the split `train`, or of the one that is calibrated on.
 
     Args:
         model_path: Bundle of the SoftCAM.
@@ -146,7 +147,7 @@ def calibrate(
     if settings.split != VERIFIED and VERIFIED in set(manifest.table["split"]):
         held_out = _ask(predictor, manifest.subset(VERIFIED), VERIFIED, progress)
     verification = None if held_out is None else _measure(calibrated, held_out, settings, split=VERIFIED)
-    calibrated = _note_verification(calibrated, verification)
+    calibrated = _note_inputs(_note_verification(calibrated, verification), predictor, manifest, part)
     names = ("temperature", "method", "alpha", "quantile", "n", "split", "data_digest")
     metrics = {
         **{name: getattr(calibrated.calibration, name) for name in names},
@@ -276,6 +277,14 @@ def _note_verification(config: BundleConfig, found: dict[str, Any] | None) -> Bu
     if "sets" in found:
         short |= {"coverage": found["sets"]["coverage"], "size": found["sets"]["size"]}
     return replace(config, calibration=replace(config.calibration, verification=plain(short)))
+
+
+def _note_inputs(config: BundleConfig, predictor: Predictor, manifest: Manifest, part: Manifest) -> BundleConfig:
+    """Put beside the calibration what images were like, if the bundle does not say so yet."""
+    if config.inputs is not None:
+        return config
+    seen = manifest.subset("train") if "train" in set(manifest.table["split"]) else part
+    return replace(config, inputs=measure_inputs(predictor.model, predictor.preprocessing, seen.paths, part.paths))
 
 
 def _list_notes(metrics: Mapping[str, Any], *, exclusive: bool) -> list[str]:

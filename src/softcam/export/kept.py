@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,12 @@ def keep_graph(bundle: str | Path | None, size: Sequence[int]) -> KeptGraph:
         return kept
     config = read_config(bundle)
     # All of it, since the same tensors under another description calculate something else; but a calibration begins
-    # where the graph ends.
-    facts = [config.uncalibrated().to_json(), list(size), installed_versions(("softcam", "torch", *WRITERS))]
+    # where the graph ends, and statistics of images calculate nothing.
+    facts = [
+        replace(config.uncalibrated(), inputs=None).to_json(),
+        list(size),
+        installed_versions(("softcam", "torch", *WRITERS)),
+    ]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     name = f"{config.fingerprint[:12]}-{shown}-{digest[:12]}.onnx"
     return KeptGraph(name, (Path(bundle).resolve() / EXPORTS, _user_cache()))

@@ -13,7 +13,7 @@ from softcam.nn.heads import (
     SeveralEvidence,
 )
 from softcam.nn.locality import theoretical_receptive_field
-from softcam.nn.model import EvidenceModule, SoftCAM
+from softcam.nn.model import EvidenceModule, SoftCAM, pool_features
 from softcam.nn.modes import evaluating, is_batch_norm
 from softcam.nn.penalties import ElasticNet
 from softcam.nn.replay import check_cut, resolve_module, run_from, run_until
@@ -40,6 +40,7 @@ __all__ = [
     "evaluating",
     "input_shape",
     "is_batch_norm",
+    "pool_features",
     "rebuild",
     "resolve_module",
     "run_from",

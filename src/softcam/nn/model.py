@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from softcam.nn.evidence import Evidence
@@ -102,6 +103,21 @@ class SoftCAM(nn.Module):
     def with_evidence(self) -> EvidenceModule:
         """Return a module with the same weights whose forward returns `Evidence`."""
         return EvidenceModule(self)
+
+
+def pool_features(features: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the spatial mean of features, (N, D); of several features one after the other.
+
+    Args:
+        features: What `SoftCAM.forward_features` returns.
+
+    Example:
+        >>> import torch
+        >>> pool_features((torch.ones(1, 2, 3, 3), torch.zeros(1, 1, 6, 6))).tolist()
+        [[1.0, 1.0, 0.0]]
+    """
+    parts = features if isinstance(features, tuple) else (features,)
+    return torch.cat([part.flatten(2).float().mean(-1) for part in parts], dim=1)
 
 
 class EvidenceModule(nn.Module):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from softcam.predict.checks import Checks
 from softcam.predict.inputs import Outcome, PreparedImage, Readable
 from softcam.predict.prediction import Prediction, decide
 from softcam.predict.predictor import Predictor
 from softcam.predict.uncertainty import Uncertainty
 
-__all__ = ["Outcome", "Prediction", "Predictor", "PreparedImage", "Readable", "Uncertainty", "decide"]
+__all__ = ["Checks", "Outcome", "Prediction", "Predictor", "PreparedImage", "Readable", "Uncertainty", "decide"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from softcam.errors import ExportError, RunError, SoftCAMWarning
 from softcam.export import KeptGraph, open_graph
 from softcam.export.agreement import TOLERANCE, relative_error
-from softcam.nn import Evidence, SoftCAM
+from softcam.nn import Evidence, SoftCAM, pool_features
 
 Name = Literal["auto", "torch", "onnxruntime", "openvino"]
 
@@ -49,6 +51,7 @@ class TorchBackend:
         self._model = model
         self._dtype = dtype_of(model)
         self._limit: int | None = None
+        self._notes = threading.local()
         # TF32 and half precision are fine for a trunk, but break the identity at 1e-3; the last layer costs little.
         exact = device.type == "cuda" or autocast is not None or self._dtype in _HALF
         self._exact_head = copy.deepcopy(model.head).double() if exact else None
@@ -57,6 +60,19 @@ class TorchBackend:
     def multi_label(self) -> bool:
         """Whether classes are independent rather than exclusive."""
         return self._model.multi_label
+
+    @contextmanager
+    def noting_features(self) -> Iterator[list[Tensor]]:
+        """Collect the pooled features (n, D) of all that this thread runs in the `with` block, on the CPU.
+
+        They come from the pass that is run anyway. Images may be run more than once, the ones asked for last.
+        """
+        found: list[Tensor] = []
+        self._notes.pooled = found
+        try:
+            yield found
+        finally:
+            del self._notes.pooled
 
     def __call__(self, images: Tensor) -> Evidence:
         """Return the evidence of images (N, C, H, W), on the model's device.
@@ -106,10 +122,14 @@ class TorchBackend:
         return images.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
 
     def _run(self, images: Tensor) -> Evidence:
-        if self._exact_head is None:
-            return self._model.evidence(images)
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             features = self._model.forward_features(images)
+        if (pooled := getattr(self._notes, "pooled", None)) is not None:
+            pooled.append(pool_features(features).cpu())
+        if self._exact_head is None:
+            head: Any = self._model.head
+            logits, maps = head.evidence(features)
+            return Evidence(logits, maps, self._model.multi_label)
         exact: Any = tuple(part.double() for part in features) if isinstance(features, tuple) else features.double()
         logits, maps = self._exact_head.evidence(exact)
         return Evidence(logits, maps, self._model.multi_label)

@@ -55,6 +55,8 @@ class PreparedImage:
         digest: SHA-256 of the input's bytes.
         spacing: Distance of the original's pixels in millimetres, where known.
         reason: Why it could not be read; empty if it could.
+        channels: What the original held: 1 for grey, 3 for colour, 0 if not known.
+        bits: Of the original, per channel; 0 if not known.
     """
 
     id: str
@@ -65,6 +67,8 @@ class PreparedImage:
     digest: str = ""
     spacing: tuple[float, float] | None = None
     reason: str = ""
+    channels: int = 0
+    bits: int = 0
 
 
 def prepare(position: int, source: Source, preprocessing: Preprocessing, keep_bytes: int) -> PreparedImage:
@@ -88,7 +92,10 @@ def prepare(position: int, source: Source, preprocessing: Preprocessing, keep_by
         return PreparedImage(name, position, reason=(error.strerror or type(error).__name__).lower())
     tensor, geometry = preprocessing(image)
     kept = image if image.reduction == 1 and image.pixels.nbytes <= keep_bytes else None
-    return PreparedImage(name, position, tensor, geometry, kept, image.digest, image.spacing)
+    channels, bits = (1 if image.pixels.ndim == 2 else 3), 8 * image.pixels.dtype.itemsize
+    return PreparedImage(
+        name, position, tensor, geometry, kept, image.digest, image.spacing, channels=channels, bits=bits
+    )
 
 
 def _name(position: int, source: Source) -> str:

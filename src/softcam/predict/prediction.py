@@ -44,6 +44,7 @@ class Prediction:
         multi_label: Whether classes are independent rather than exclusive.
         prediction_set: The classes that fit well enough for the true one to be among them as often as the calibration
             asked for, most probable first; possibly none of them. None if the model has no such sets, or it failed.
+        warnings: In what the image differs from those of the training, see `Checks`; a failed prediction has none.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Prediction:
     spacing: tuple[float, float] | None = None
     multi_label: bool = False
     prediction_set: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def contrast(self) -> tuple[int, int | None]:

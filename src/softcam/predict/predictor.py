@@ -22,6 +22,7 @@ from softcam.export import keep_graph
 from softcam.imaging import DecodedImage, Preprocessing
 from softcam.nn import Evidence, SoftCAM
 from softcam.predict.backends import Backend, Name, TorchBackend
+from softcam.predict.checks import Checker, Checks, Finding
 from softcam.predict.choice import AutoBackend, Exportable, create_backend
 from softcam.predict.inputs import Outcome, PreparedImage, Source, prepare
 from softcam.predict.prediction import Prediction, choose_class
@@ -53,6 +54,8 @@ class Predictor:
         backend: What runs the model: "torch", "onnxruntime" or "openvino", the last two on the CPU; or "auto", which
             takes torch on a GPU and for a few images, and the fastest by a short measurement for many. All agree
             within 1e-4.
+        checks: What is checked of every image and prediction; default: the sum refuses, and an image that is unlike
+            those of the training gets a warning, where the bundle says what they were like.
 
     Raises:
         BundleError: If the folder is not a sound bundle of a SoftCAM model.
@@ -63,7 +66,7 @@ class Predictor:
         ValueError: If a value is out of range, or the preprocessing is not known.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the one place where everything about a model is said
         self,
         model: SoftCAM | str | Path,
         *,
@@ -73,6 +76,7 @@ class Predictor:
         device: str | torch.device | None = None,
         autocast: torch.dtype | None = None,
         backend: Name = "auto",
+        checks: Checks | None = None,
     ) -> None:
         _check_arguments(model, batch_size, autocast)
         config = None if isinstance(model, SoftCAM) else read_config(model)
@@ -87,6 +91,7 @@ class Predictor:
         # What is reported is decided on the raw logits: no calibration can turn an image over, not even by rounding.
         self._raw_thresholds = dict(config.uncalibrated().thresholds) if config else {}
         self.uncertainty = Uncertainty(self.classes, config.calibration if config else None, network.multi_label)
+        self.checker = Checker(checks or Checks(), config.inputs if config else None, self.preprocessing)
         self._stored_fingerprint = config.fingerprint if config else None
         network = network.requires_grad_(requires_grad=False).eval()
         self.model: SoftCAM = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -94,8 +99,10 @@ class Predictor:
 
     def _create_backend(self, name: str, bundle: Path | None) -> Backend:
         side = self.preprocessing.size
-        reference = TorchBackend(self.model, self.device, self.autocast)
+        self._reference = reference = TorchBackend(self.model, self.device, self.autocast)
         shape = (self.preprocessing.channels, side, side)
+        if self.checker.wants_features and self.checker.checks.features == "refuse":
+            name = _choose_torch(name)
         return create_backend(name, Exportable(self.model, reference, keep_graph(bundle, shape[1:]), shape))
 
     @property
@@ -123,6 +130,7 @@ class Predictor:
             "preprocessing": self.preprocessing.to_dict(),
             "autocast": None if self.autocast is None else str(self.autocast),
             **self.uncertainty.identity,
+            **self.checker.identity,
         }
 
     def __call__(self, inputs: Iterable[Source]) -> Generator[Prediction, None, None]:
@@ -208,18 +216,42 @@ class Predictor:
     def _predict(self, items: list[PreparedImage]) -> Iterator[Prediction]:
         # In numpy: torch would share these small sums among threads, which spin on the cores of who decodes.
         images = torch.from_numpy(np.stack([item.tensor.numpy() for item in items if item.tensor is not None]))
-        evidence = self._backend(images)
+        evidence, features = self._ask(images)
+        findings = self.checker(items, images.numpy(), features)
         with torch.inference_mode():
             errors = sum_errors(evidence)
             logits, maps = (_to_numpy(values) for values in (evidence.logits, evidence.maps))
             for index, item in enumerate(items):
-                _check_identity(item, errors[index], (logits[index], maps[index]))
+                findings[index] += self._check_identity(item, errors[index], (logits[index], maps[index]))
             raw = _to_numpy(evidence.probabilities())
             probabilities, sets = self.uncertainty(evidence)
         for index, (item, error, *arrays) in enumerate(zip(items, errors, probabilities, logits, maps, strict=True)):
             predicted = self._decide(raw[index])
             members = None if sets is None else sets[index]
-            yield replace(self._describe(item, error, *arrays), predicted=predicted, prediction_set=members)
+            if any(finding.refused for finding in findings[index]):
+                yield _refuse(item, self.classes, findings[index])
+                continue
+            told = tuple(map(str, findings[index]))
+            described = self._describe(item, error, *arrays)
+            yield replace(described, predicted=predicted, prediction_set=members, warnings=told)
+
+    def _ask(self, images: Tensor) -> tuple[Evidence, npt.NDArray[np.float64] | None]:
+        """Return the evidence and, where torch gives them and they are wanted, the pooled features."""
+        if not self.checker.wants_features:
+            return self._backend(images), None
+        with self._reference.noting_features() as pooled:
+            evidence = self._backend(images)
+        rows = torch.cat(pooled).double().numpy() if pooled else np.empty((0, 0))
+        return evidence, rows[-len(images) :] if len(rows) >= len(images) else None
+
+    def _check_identity(
+        self, item: PreparedImage, error: float, arrays: Sequence[npt.NDArray[np.float32]]
+    ) -> list[Finding]:
+        level = self.checker.checks.sum
+        _check_identity(item, error if level == "refuse" else 0.0, arrays)
+        if level != "warn" or error <= TOLERANCE:
+            return []
+        return [Finding("sum", f"relative error {error:.3g} (limit {TOLERANCE:g})", refused=False)]
 
     def _decide(self, raw: npt.NDArray[np.float32]) -> str:
         return choose_class(raw, self.classes, thresholds=self._raw_thresholds, multi_label=self.model.multi_label)
@@ -246,6 +278,21 @@ class Predictor:
             spacing=item.spacing,
             multi_label=self.model.multi_label,
         )
+
+
+def _choose_torch(name: str) -> str:
+    """Return the backend that gives features."""
+    if name not in ("auto", "torch"):
+        raise ValueError(
+            f"Expected the backend to be torch, since the check `features` refuses and needs it, but got {name!r}. "
+            "Let it warn, or choose the backend torch."
+        )
+    return "torch"
+
+
+def _refuse(item: PreparedImage, classes: tuple[str, ...], findings: Sequence[Finding]) -> Prediction:
+    reason = "refused, " + ", ".join(str(finding) for finding in findings if finding.refused)
+    return Prediction(item.id, "failed", classes, reason, digest=item.digest)
 
 
 def sum_errors(evidence: Evidence) -> list[float]:

@@ -51,12 +51,14 @@ class ExplainSummary:
         failed: Images that could not be; `failures.csv` says why.
         skipped: How many of both were taken over from an earlier, identical run.
         seconds: Wall time of this call.
+        warned: Images explained that are unlike those of the training; the table says in what.
     """
 
     done: int
     failed: int
     skipped: int
     seconds: float
+    warned: int = 0
 
 
 def explain(
@@ -98,7 +100,8 @@ def explain(
             counts = _complete(run, identity, progress or _ignore)
         else:
             counts = {**counts, "skipped": total}
-    return ExplainSummary(counts["done"], counts["failed"], counts["skipped"], time.monotonic() - started)
+    seconds, warned = time.monotonic() - started, counts.get("warned", 0)
+    return ExplainSummary(counts["done"], counts["failed"], counts["skipped"], seconds, warned)
 
 
 @dataclass(frozen=True)

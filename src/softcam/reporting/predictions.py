@@ -21,15 +21,17 @@ class Columns:
     Args:
         classes: Names in the order of probabilities and logits.
         sets: Whether predictions have sets of classes.
+        warnings: Whether they can have warnings.
     """
 
     classes: tuple[str, ...]
     sets: bool = False
+    warnings: bool = False
 
     @classmethod
     def of(cls, predictor: Predictor) -> Columns:
         """Return the columns of a model's predictions."""
-        return cls(predictor.classes, sets=predictor.uncertainty.has_sets)
+        return cls(predictor.classes, sets=predictor.uncertainty.has_sets, warnings=predictor.checker.is_active)
 
     @property
     def names(self) -> list[str]:
@@ -52,7 +54,7 @@ class Columns:
 
     @property
     def _texts(self) -> list[str]:
-        return ["prediction_set"] if self.sets else []
+        return ["prediction_set"] * self.sets + ["warnings"] * self.warnings
 
 
 def make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str], columns: Columns) -> Row:
@@ -77,14 +79,14 @@ def make_row(entry: Entry, prediction: Prediction | None, seen: dict[str, str], 
 
 
 def write_tables(out: Path, rows: Iterable[Row], columns: Columns) -> dict[str, int]:
-    """Write `predictions.csv` and `failures.csv` row by row, and return the counts.
+    """Write `predictions.csv` and `failures.csv` row by row, and return the counts; `warned` where there are warnings.
 
     Args:
         out: Their folder.
         rows: In the order of the inputs.
         columns: What is said of each image.
     """
-    counts = {"inputs": 0, "done": 0, "failed": 0}
+    counts = {"inputs": 0, "done": 0, "failed": 0, **({"warned": 0} if columns.warnings else {})}
     with (
         atomic_path(out / "predictions.csv") as table,
         atomic_path(out / "failures.csv") as failures,
@@ -99,6 +101,8 @@ def write_tables(out: Path, rows: Iterable[Row], columns: Columns) -> dict[str, 
             writer.writerow([image, row.status, *columns.as_text(row.cells), error])
             counts["inputs"] += 1
             counts["done" if row.status == "ok" else "failed"] += 1
+            if columns.warnings and row.cells[-1]:
+                counts["warned"] += 1
             if row.status == "failed":
                 bad_writer.writerow([image, error])
     return counts

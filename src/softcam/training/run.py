@@ -16,12 +16,12 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from softcam.bundle import read_config, save
+from softcam.bundle import InputStatistics, measure_inputs, read_config, save
 from softcam.data import ImageDataset, Manifest
 from softcam.errors import RecipeError, RunError
 from softcam.files import write_atomic
 from softcam.metrics.classification import choose_threshold
-from softcam.nn import evaluating
+from softcam.nn import SoftCAM, evaluating
 from softcam.training.crew import Crew, connected, find_crew
 from softcam.training.data import StagedDataModule
 from softcam.training.distillation import check_trunk, load_teacher
@@ -242,7 +242,18 @@ class _Work:
             "recipe": self.recipe.to_dict(),
             "metrics": metrics,
             "seed": self.recipe.seed,
+            "inputs": self.measure_inputs(),
         }
+
+    def measure_inputs(self) -> InputStatistics | None:
+        """Return what the images were like, for a model that will be used to explain others."""
+        if not isinstance(self.model, SoftCAM):
+            return None
+        paths = [self.manifest.subset(split).paths for split in ("train", "val")]
+        self.model.to(self.crew.device)
+        found = measure_inputs(self.model, self.preprocessing, *paths, seed=self.recipe.seed)
+        self.model.cpu()
+        return found
 
 
 def _claim(out: Path, recipe: Recipe, *, is_first: bool) -> None:

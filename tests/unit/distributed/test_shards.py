@@ -97,3 +97,12 @@ def test_sets_have_a_column_where_the_model_has_them(tmp_path: Path) -> None:
     write_shard(name_shard(tmp_path, 1), [make("again", "d0")], layout)
     fail_duplicates(tmp_path, 2)
     assert pq.read_table(name_shard(tmp_path, 1))["prediction_set"].to_pylist() == [None]
+
+
+def test_warnings_have_a_column_where_images_are_checked(tmp_path: Path) -> None:
+    assert "warnings" not in LAYOUT.schema.names
+    rows = [make("x", "d"), replace(make("y", "e"), warnings=("size: grey", "features: far"))]
+    rows.append(Prediction("z", "failed", ("a", "b"), "refused, size: grey"))
+    write_shard(name_shard(tmp_path, 0), rows, replace(LAYOUT, warnings=True))
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table["warnings"].to_pylist() == ["", "size: grey;features: far", None]

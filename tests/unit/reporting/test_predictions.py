@@ -17,8 +17,8 @@ CLASSES = ("=a", "b")
 SETS = Uncertainty(CLASSES, Calibration(1.5, 9, "val", "0" * 64, method="lac", alpha=0.1, quantile=0.5))
 
 
-def predictor(uncertainty: Uncertainty) -> Any:
-    return SimpleNamespace(classes=CLASSES, uncertainty=uncertainty)
+def predictor(uncertainty: Uncertainty, *, checked: bool = False) -> Any:
+    return SimpleNamespace(classes=CLASSES, uncertainty=uncertainty, checker=SimpleNamespace(is_active=checked))
 
 
 def prediction(members: tuple[str, ...] | None) -> Prediction:
@@ -63,3 +63,17 @@ def test_a_temperature_alone_adds_no_column() -> None:
     assert SETS.calibration is not None
     alone = replace(SETS.calibration, method=None, alpha=None, quantile=None)
     assert Columns.of(predictor(Uncertainty(CLASSES, alone))) == Columns(CLASSES)
+
+
+def test_warnings_have_a_column_and_are_counted(write: Any, tmp_path: Path) -> None:
+    columns = Columns.of(predictor(SETS, checked=True))
+    told = replace(prediction(("b",)), warnings=("size: grey (seen colour alone)", "sum: x"))
+    head, good, warned, bad = write(columns, prediction(()), told, None)
+    assert head[-4:] == ["sum_error", "prediction_set", "warnings", "error"]
+    assert (good[-2], warned[-3:-1], bad[-2]) == ("", ["b", "size: grey (seen colour alone);sum: x"], "")
+    entry: Any = SimpleNamespace(id="x.png", refusal="no image", frame=None)
+    rows = [make_row(entry, one, {}, columns) for one in (told, None, prediction(()))]
+    assert write_tables(tmp_path, rows, columns) == {"inputs": 3, "done": 2, "failed": 1, "warned": 1}
+    bare = Columns.of(predictor(SETS))
+    rows = [make_row(entry, one, {}, bare) for one in (told, None)]
+    assert write_tables(tmp_path, rows, bare) == {"inputs": 2, "done": 1, "failed": 1}
