@@ -47,7 +47,7 @@ def uncertainty_view(metrics: Mapping[str, Any]) -> UncertaintyView | None:
     if found.get("temperature") is None:
         return None
     temperature = number(found["temperature"])
-    error = ("Calibration error", estimate(metrics["classification"]["ece"]), "0")
+    error = ("Calibration error", estimate(metrics["classification"]["ece"]), "")
     sets = found.get("sets")
     if sets is None:
         return UncertaintyView(temperature, rows=(error,))
