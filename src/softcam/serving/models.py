@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class ServedModel:
             "methods": [{"name": m, "title": METHODS[m].title, "notes": METHODS[m].notes} for m in self.methods],
             "limits": {name: getattr(limits, name) for name in allowed},
         }
+
+    @cached_property
+    def preprocessing(self) -> dict[str, Any]:
+        """How its decoders prepare an image, in JSON values."""
+        return self.predictor.preprocessing.to_dict()
 
     @property
     def methods(self) -> list[str]:

@@ -176,9 +176,7 @@ class Service:
 
     async def _prepare(self, content: bytes, model: ServedModel, *, frame: int | None, preview: bool) -> Decoded:
         try:
-            return await self._pool.prepare(
-                content, preprocessing=model.predictor.preprocessing.to_dict(), frame=frame, preview=preview
-            )
+            return await self._pool.prepare(content, preprocessing=model.preprocessing, frame=frame, preview=preview)
         except Problem:
             self.telemetry.images.labels(model.name, "refused").inc()
             raise
