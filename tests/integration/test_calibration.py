@@ -157,7 +157,7 @@ def test_images_of_another_kind_are_told_or_refused(calibrated: Path, manifest: 
     assert [text.split(":")[0] for text in found["unlike.png"].split(";")] == ["size", "intensity", "features"]
     record = json.loads((tmp_path / "warned" / "run.json").read_text())
     assert record["counts"] == {"inputs": 2, "done": 2, "failed": 0, "warned": 1}
-    assert record["model"]["checks"]["features"] == "warn"
+    assert record["arguments"]["checks"]["features"] == "warn"
     table, told = explain(calibrated, inputs, tmp_path / "refused", "--checks", "refuse")
     assert "1 explained, 1 failed, 0 with warnings" in told
     assert table.set_index("image").loc["unlike.png", "error"].startswith("refused, size: height 300")

@@ -111,7 +111,8 @@ def _describe(run: _Run) -> tuple[Layout, dict[str, Any]]:
         temperature=predictor.uncertainty.temperature, sets=predictor.uncertainty.has_sets,
         warnings=predictor.checker.is_active,
     )  # fmt: skip
-    return layout, {"model": predictor.identity, "arguments": {"engine": "ray", "evidence": run.settings.evidence}}
+    arguments = {"engine": "ray", "evidence": run.settings.evidence, **predictor.checker.identity}
+    return layout, {"model": predictor.identity, "arguments": arguments}
 
 
 def _complete(

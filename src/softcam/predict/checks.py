@@ -103,12 +103,12 @@ class Checker:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All of it that decides predictions, as JSON gives it back; empty if nothing does."""
+        """All of it that decides warnings and refusals, as JSON gives it back; empty if there can be none."""
         if not self.is_active:
             return {}
         record = None if self.statistics is None else asdict(self.statistics)
         digest = hashlib.sha256(json.dumps(record).encode()).hexdigest()
-        return {"checks": asdict(self.checks), "inputs": digest}
+        return {"checks": asdict(self.checks), "statistics": digest}
 
     def __call__(
         self,

@@ -130,7 +130,6 @@ class Predictor:
             "preprocessing": self.preprocessing.to_dict(),
             "autocast": None if self.autocast is None else str(self.autocast),
             **self.uncertainty.identity,
-            **self.checker.identity,
         }
 
     def __call__(self, inputs: Iterable[Source]) -> Generator[Prediction, None, None]:

@@ -134,7 +134,7 @@ class _Run:
     def identity(self) -> dict[str, Any]:
         """Return all that decides the results, as JSON gives it back."""
         count, digest = summarize(self.listing)
-        arguments = {**self.products.arguments, **self.reading.arguments}
+        arguments = {**self.products.arguments, **self.reading.arguments, **self.predictor.checker.identity}
         return {"model": self.predictor.identity, "arguments": arguments, "inputs": {"count": count, "digest": digest}}
 
 

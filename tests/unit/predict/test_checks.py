@@ -122,19 +122,18 @@ def test_without_statistics_nothing_is_compared(bundle: Path, tmp_path: Path) ->
     (found,) = predictor([UNUSUAL["intensity"]])
     assert (found.status, found.warnings) == ("ok", ())
     assert not predictor.checker.is_active
-    assert not {"checks", "inputs"} & predictor.identity.keys()
+    assert predictor.checker.identity == {}
 
 
-def test_checks_belong_to_the_identity(bundle: Path) -> None:
-    warn, refuse, off = (
-        Predictor(bundle, backend="torch", checks=Checks.of_inputs(level)).identity
-        for level in ("warn", "refuse", "off")
-    )
+def test_checks_have_an_identity_beside_that_of_the_model(bundle: Path) -> None:
+    predictors = [Predictor(bundle, backend="torch", checks=Checks.of_inputs(c)) for c in ("warn", "refuse", "off")]  # type: ignore[arg-type]
+    assert predictors[0].identity == predictors[1].identity == predictors[2].identity
+    warn, refuse, off = (predictor.checker.identity for predictor in predictors)
     assert warn["checks"] == {"sum": "refuse", "size": "warn", "intensity": "warn", "features": "warn"}
-    assert warn["inputs"] == refuse["inputs"]
+    assert warn["statistics"] == refuse["statistics"]
     assert warn != refuse
-    assert "checks" not in off
-    assert Predictor(bundle, backend="torch").identity == warn
+    assert off == {}
+    assert Predictor(bundle, backend="torch").checker.identity == warn
 
 
 def test_a_refusal_by_features_needs_torch(bundle: Path) -> None:
