@@ -30,8 +30,9 @@ class Checks:
             and infinity always do: the model is broken, not the image.
         size: Height, width and proportions of the original, its channels and bits.
         intensity: Mean and standard deviation of the network's input.
-        features: Distance of the pooled features from those of the training, as the sign of an image of another kind.
-            It needs torch: `warn` is left out with another backend, `refuse` keeps "auto" in torch.
+        features: Distance of the pooled features from the mean of the training's, and their direction, as the sign of
+            an image of another kind. It needs torch: `warn` is left out with another backend, `refuse` keeps "auto" in
+            torch.
 
     Raises:
         ValueError: If a level is unknown.
@@ -146,9 +147,7 @@ class Checker:
             pairs = measure_intensities(images, self.preprocessing).T.tolist()
             intensities = [statistics.find_unseen_intensity(*pair) for pair in pairs]
         if self.wants_features and features is not None and statistics.features is not None:
-            limit = statistics.features.threshold
-            values = statistics.features.distance(features).tolist()
-            distances = [f"distance {value:.3g} (limit {limit:.3g})" if value > limit else "" for value in values]
+            distances = statistics.features.find_unlike(features)
         return sizes, intensities, distances
 
 

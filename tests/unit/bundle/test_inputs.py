@@ -39,7 +39,7 @@ def test_distance_by_hand() -> None:
         np.sqrt(np.mean([(x - m) ** 2 / v for x, m, v in zip(row, mean, variance, strict=True)])) for row in SEEN
     ]
     np.testing.assert_allclose(found.distance(SEEN), expected, rtol=1e-6)
-    assert found.threshold == pytest.approx(max(expected), rel=1e-6)  # the 99 % quantile of three is the largest
+    assert found.threshold == pytest.approx(max(expected), rel=1e-6)  # of three images the largest
     assert found.n == 3
     assert found.distance(np.array([[2.0, 2.0]])).tolist() == [0.0]
 
@@ -48,7 +48,8 @@ def test_threshold_is_a_quantile_of_the_held_out_images() -> None:
     generator = np.random.default_rng(0)
     seen, held_out = generator.normal(size=(2000, 40)), generator.normal(size=(1000, 40))
     found = FeatureStatistics.measure(seen, held_out)
-    assert (found.distance(held_out) > found.threshold).sum() == 9
+    assert (found.distance(held_out) > found.threshold).sum() == 4
+    assert (found.cosine(held_out) < found.alignment).sum() == 4
     assert found.distance(seen).mean() == pytest.approx(1, abs=0.02)
     assert (found.distance(generator.normal(size=(1000, 40)) + 1) > found.threshold).mean() > 0.5
 
@@ -60,6 +61,20 @@ def test_a_channel_that_never_changed_does_not_decide_alone() -> None:
     assert found.distance(np.array([[0.0, 0.0]])) < 1e-6
     flat = FeatureStatistics.measure(np.zeros((5, 2)), np.zeros((5, 2)))
     assert flat.distance(np.ones((1, 2))) > flat.threshold
+
+
+def test_features_near_the_mean_but_not_along_it() -> None:
+    generator = np.random.default_rng(0)
+    seen = np.abs(generator.normal(size=(400, 60))) + np.linspace(0, 3, 60)
+    found = FeatureStatistics.measure(seen[:200], seen[200:])
+    along, across = seen.mean(0), seen.mean(0)[::-1]
+    assert found.cosine(np.stack([along, np.zeros(60)])) == pytest.approx([1, 0], abs=1e-3)
+    near = 0.5 * across
+    assert found.find_unlike(np.stack([along, near]))[0] == ""
+    assert "alignment" in found.find_unlike(near[None])[0]
+    assert sum(map(bool, found.find_unlike(seen[200:]))) <= 2
+    expected = float(seen[3] @ along / np.linalg.norm(seen[3]) / np.linalg.norm(along))
+    assert found.cosine(seen[3:4])[0] == pytest.approx(expected, abs=0.01)
 
 
 def encode(*values: float) -> str:
@@ -75,10 +90,11 @@ def encode(*values: float) -> str:
         ({"variance": encode(1.0, -1.0)}, "a mean and a variance >= 0"),
         ({"variance": encode(1.0, float("nan"))}, "`inputs.features.variance` to be finite"),
         ({"threshold": -1.0}, "`inputs.features.threshold` to be at least 0"),
+        ({"alignment": 1.1}, r"`inputs.features.alignment` to be in \[-1, 1\]"),
     ],
 )
 def test_refuses_features_that_are_none(change: dict[str, Any], message: str) -> None:
-    values = {"mean": encode(0.0, 1.0), "variance": encode(1.0, 1.0), "threshold": 1.0, "n": 5}
+    values = {"mean": encode(0.0, 1.0), "variance": encode(1.0, 1.0), "threshold": 1.0, "alignment": 0.5, "n": 5}
     FeatureStatistics(**values)
     with pytest.raises(ValueError, match=message):
         FeatureStatistics(**values | change)
