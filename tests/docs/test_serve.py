@@ -118,10 +118,14 @@ def test_the_unit_of_systemd_is_a_command_and_hardened(tmp_path: Path) -> None:
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(text)
     service = parser["Service"]
-    words = shlex.split(service["ExecStart"].replace("%d", "/run/credentials").replace("%S", "/var/lib"))
+    command = service["ExecStart"].replace("\\\n", " ").replace("%d", "/run/credentials").replace("%S", "/var/lib")
+    words = shlex.split(command)
     options = create_parser().parse_args(words[1:])["serve"]
     assert words[0].endswith("/softcam")
-    assert options.token_file == Path("/run/credentials") / service["LoadCredential"].partition(":")[0]
+    # Of a folder, systemd hands over each file under the credential's name and its own.
+    credentials = Path("/run/credentials") / service["LoadCredential"].partition(":")[0]
+    assert options.token_file == Path(f"{credentials}_token")
+    assert options.record == Path(f"{credentials}_key.pem")
     assert options.store == Path("/var/lib") / service["StateDirectory"]
     for name in ("DynamicUser", "NoNewPrivileges", "PrivateTmp", "ProtectHome", "RestrictNamespaces"):
         assert service[name] == "yes"

@@ -33,6 +33,7 @@ from PIL import Image
 import softcam
 from softcam.cli import main
 from softcam.imaging import Preprocessing
+from softcam.records import check_chain, create_key, load_verifier, read_chain
 
 httpx = pytest.importorskip("httpx", reason="httpx comes with the extra `dev`")
 pytest.importorskip("fastapi", reason="the service comes with the extra `serve`")
@@ -130,8 +131,9 @@ class Services:
         limits = ["--max-megabytes", MEGABYTES, "--max-megapixels", MEGAPIXELS, "--decode-seconds", DECODE_SECONDS]
         patience = ["--header-seconds", HEADER_SECONDS, "--body-seconds", BODY_SECONDS]
         self.bundle, self.store = bundle, folder / "kept"
+        self.key, self.public_key = create_key(folder / "keys")
         self.open = start("open", *limits, *patience)
-        few = ["--rate", 6, "--max-waiting", 2, "--store", self.store]
+        few = ["--rate", 6, "--max-waiting", 2, "--store", self.store, "--record", self.key]
         self.guarded = start("guarded", "--host", "0.0.0.0", *few, token=TOKEN, file_bytes=FILE_BYTES)  # noqa: S104
 
     def close(self) -> None:
@@ -719,7 +721,7 @@ def test_who_comes_when_all_is_taken_is_told_to_come_back(services: Services, go
 
 def test_what_cannot_be_kept_is_not_answered(services: Services, good: bytes) -> None:
     store = services.store
-    lines = store / "predictions.jsonl"
+    lines = store / "records.jsonl"
     with services.guarded.knock("127.0.0.11") as client:
 
         def post() -> Any:
@@ -738,8 +740,11 @@ def test_what_cannot_be_kept_is_not_answered(services: Services, good: bytes) ->
         assert not store.exists()
         shutil.move(store.with_name("gone"), store)
         assert post().status_code == 200
-    records = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
-    assert all((store / record["evidence"]).is_file() for record in records)
+    report = check_chain(lines, keys=[load_verifier(services.public_key)])
+    assert (report.faults, report.signed) == ((), True)
+    bodies = [record.body for record in read_chain(lines) if record is not None]
+    assert [body["kind"] for body in bodies[:2]] == ["context", "prediction"]
+    assert all((store / body["evidence"]["file"]).is_file() for body in bodies[1:])
     assert NAME not in lines.read_text(encoding="utf-8")
 
 
@@ -748,6 +753,7 @@ def test_a_store_that_cannot_be_written_is_known_before_anybody_asks(
 ) -> None:
     (tmp_path / "file").touch()
     flags = ["--backend", "torch", "--port", "0", "--store", str(tmp_path / "file" / "store")]
+    flags += ["--record", str(services.key)]
     assert main(["serve", str(services.bundle), *flags]) == 2
     said = capsys.readouterr().err
     assert "open http" not in said

@@ -44,12 +44,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--backend", choices=["onnxruntime", "torch", "openvino", "auto"], default="onnxruntime", help="what runs them"
     )
     parser.add_argument("--store", type=Path, default=None, help="folder to keep predictions in; default: keep nothing")
+    parser.add_argument("--record", type=Path, default=None, metavar="KEY", help="signs what is kept; key.pem")
     parser.add_argument("--quiet", action="store_true", help="log warnings and errors alone")
     parser.add_argument("--config", action="config", help="YAML file with these options")
 
 
 def run(options: Any) -> int:
     """Serve until told to stop."""
+    from softcam.records import load_signer
     from softcam.serving import (
         Access,
         Limits,
@@ -72,8 +74,9 @@ def run(options: Any) -> int:
         body_seconds=options.body_seconds,
         decode_seconds=options.decode_seconds,
     )
+    signer = None if options.record is None else load_signer(options.record)
     decoders = {} if options.decoders is None else {"decoders": options.decoders}
-    settings = ServiceSettings(access, limits, store=options.store, **decoders)
+    settings = ServiceSettings(access, limits, store=options.store, signer=signer, **decoders)
     listening = Listening(options.port, options.certificate, options.key, verbose=not options.quiet)
     backend = choose_backend(options.backend)
     if backend != options.backend:

@@ -72,10 +72,8 @@ def _recompute(options: Any, path: Path) -> list[Any]:
         entries = (entry for entry in list_entries(options.images, exclude=Path(path).parent) if not entry.refusal)
         images = ((Draft(entry, side) if draft else entry, entry.frame) for entry in entries)
         found = []
-        folder = path.parent / "evidence"
-        evidence = folder if folder.is_dir() else None
         total = sum(record.body.get("kind") == "prediction" for record in records)
-        for comparison in recompute(records, predictor, images, tolerance=options.tolerance, evidence=evidence):
+        for comparison in recompute(records, predictor, images, tolerance=options.tolerance, folder=path.parent):
             found.append(comparison)
             report("verify", len(found), total)
     return found

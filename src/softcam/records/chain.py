@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -123,7 +125,8 @@ class ChainWriter:
         self.path = Path(path)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self._stream: BinaryIO = os.fdopen(descriptor, "a+b")
+        # Unbuffered: what could not be written must not be tried again with the next record.
+        self._stream = os.fdopen(descriptor, "ab", buffering=0)
         self._lock = threading.Lock()
         try:
             lock(self._stream, self.path.parent)
@@ -157,9 +160,7 @@ class ChainWriter:
             end = self._stream.seek(0, os.SEEK_END)
             records = [self._chain.add(body) for body in bodies]
             try:
-                self._stream.write(b"".join(record.to_line() for record in records))
-                self._stream.flush()
-                os.fsync(self._stream.fileno())
+                _write(self._stream, b"".join(record.to_line() for record in records))
             except OSError:
                 self._chain.sequence, self._chain.head = before
                 self._stream.truncate(end)
@@ -171,9 +172,12 @@ class ChainWriter:
         self._stream.close()
 
     def _continue(self, signer: Signer) -> Chain:
-        self._stream.seek(0)
-        chain, whole = Chain(signer), 0
-        for line in self._stream:
+        with self.path.open("rb") as lines:
+            return self._follow(lines, Chain(signer))
+
+    def _follow(self, lines: BinaryIO, chain: Chain) -> Chain:
+        whole = 0
+        for line in lines:
             if not line.endswith(b"\n"):
                 self._stream.truncate(whole)
                 break
@@ -224,6 +228,12 @@ def read_chain(path: str | Path) -> Iterator[Record | None]:
                     yield None
     except OSError as error:
         raise RecordError(f"Expected {path} to be a file of records, but it cannot be read.") from error
+
+
+def _write(stream: RawIOBase, content: bytes) -> None:
+    if stream.write(content) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(stream.fileno())
 
 
 def _refuse(constant: str) -> None:

@@ -53,13 +53,16 @@ def describe_context(predictor: Predictor, *, name: str = "") -> dict[str, Any]:
     }
 
 
-def describe_prediction(prediction: Prediction, *, name: str, frame: int | None = None) -> dict[str, Any]:
+def describe_prediction(
+    prediction: Prediction, *, name: str, frame: int | None = None, file: str | None = None
+) -> dict[str, Any]:
     """Return what is recorded of one prediction, in JSON values.
 
     Args:
         prediction: What the model said; of a failed one the reason.
         name: What the image is called.
         frame: Which one of a file with several, from 1.
+        file: Where the evidence is kept, relative to the folder of the records; None if it is not.
     """
     image = {"name": name, "digest": prediction.digest, "frame": frame}
     if prediction.status == "failed":
@@ -71,6 +74,6 @@ def describe_prediction(prediction: Prediction, *, name: str, frame: int | None 
         # Written as the shortest text of the float32, which is read back exactly.
         "logits": [float(str(value)) for value in prediction.logits],
         "probabilities": [float(str(value)) for value in prediction.probabilities],
-        "evidence": {"shape": list(prediction.maps.shape), "digest": digest_array(prediction.maps)},
+        "evidence": {"shape": list(prediction.maps.shape), "digest": digest_array(prediction.maps), "file": file},
         "sum_error": prediction.sum_error,
     }

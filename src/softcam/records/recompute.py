@@ -50,7 +50,7 @@ def recompute(
     images: Iterable[tuple[Readable, int | None]],
     *,
     tolerance: float = TOLERANCE,
-    evidence: Path | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Comparison]:
     """Yield a comparison for every recorded prediction, in the order of the records.
 
@@ -63,14 +63,14 @@ def recompute(
         predictor: The model; where it is not the recorded one, every record differs.
         images: In any order, each with its number in a file that holds several; each is read once.
         tolerance: Largest difference that counts as the same, relative to the largest logit.
-        evidence: Folder with `<name>.npz`, as `softcam explain` writes it.
+        folder: Of the records, in which their evidence files are.
     """
     wanted = _Wanted(records, predictor)
     found: dict[int, Comparison] = {}
     frames: deque[int | None] = deque()
     for prediction in predictor(_note_frames(images, frames)):
         for record, problems in wanted.take(prediction, frames.popleft()):
-            found[record.sequence] = _compare(record, prediction, problems, tolerance, evidence)
+            found[record.sequence] = _compare(record, prediction, problems, tolerance, folder)
     for record in wanted.all:
         name = str(record.body["image"]["name"])
         yield found.get(record.sequence) or Comparison(record.sequence, name, "absent", {})
@@ -83,12 +83,23 @@ class _Wanted:
         self.all: list[Record] = []
         self._by_image: dict[str, list[tuple[Record, dict[str, str]]]] = {}
         problems: dict[str, str] = {}
+        contexts: dict[str, dict[str, str]] = {}
         for record in records:
             if record.body.get("kind") == "context":
-                problems = _compare_context(record.body, predictor)
+                problems = contexts[record.digest] = _compare_context(record.body, predictor)
             elif record.body.get("kind") == "prediction":
+                own = contexts.get(record.body.get("context", ""), problems)
                 self.all.append(record)
-                self._by_image.setdefault(_key(record.body["image"]), []).append((record, problems))
+                self._by_image.setdefault(_key(record.body["image"]), []).append((record, own))
+        if any("fingerprint" not in found for found in contexts.values()):
+            self._pass_over_others()
+
+    def _pass_over_others(self) -> None:
+        """Leave out the records of other models, where the chain has some of this one."""
+        for image, found in self._by_image.items():
+            self._by_image[image] = [(record, own) for record, own in found if "fingerprint" not in own]
+        kept = {record.sequence for found in self._by_image.values() for record, _ in found}
+        self.all = [record for record in self.all if record.sequence in kept]
 
     def take(self, prediction: Prediction, frame: int | None) -> list[tuple[Record, dict[str, str]]]:
         """Return the records of an image that have not been compared."""
@@ -120,7 +131,7 @@ def _show(value: Any) -> str:
 
 
 def _compare(
-    record: Record, prediction: Prediction, problems: Mapping[str, str], tolerance: float, evidence: Path | None
+    record: Record, prediction: Prediction, problems: Mapping[str, str], tolerance: float, folder: Path | None
 ) -> Comparison:
     body, name = record.body, str(record.body["image"]["name"])
     if prediction.status == "failed":
@@ -133,8 +144,8 @@ def _compare(
     if body["predicted"] != prediction.predicted:
         differences["predicted"] = f"recorded {body['predicted']!r}, now {prediction.predicted!r}"
     same_maps = body["evidence"]["digest"] == digest_array(prediction.maps)
-    if not same_maps and evidence is not None:
-        differences |= _compare_maps(body, prediction.maps, _find_file(evidence, name), tolerance)
+    if not same_maps and folder is not None and body["evidence"].get("file"):
+        differences |= _compare_maps(body, prediction.maps, _find_file(folder, body["evidence"]["file"]), tolerance)
     identical = same_maps and bool(np.array_equal(logits, prediction.logits))
     outcome: Outcome = "differs" if differences else "confirmed"
     return Comparison(record.sequence, name, outcome, differences, identical, largest)
@@ -142,7 +153,7 @@ def _compare(
 
 def _find_file(folder: Path, name: str) -> Path | None:
     # Whoever wrote the records may have written anything for a name.
-    file = folder / f"{name}.npz"
+    file = folder / name
     return file if file.resolve().is_relative_to(folder.resolve()) else None
 
 
@@ -150,7 +161,7 @@ def _compare_maps(
     body: Mapping[str, Any], maps: npt.NDArray[np.float32], file: Path | None, tolerance: float
 ) -> dict[str, str]:
     if file is None:
-        return {"name": "leads out of the folder of evidence files"}
+        return {"evidence": "the name of its file leads out of the folder of the records"}
     try:
         with np.load(file, allow_pickle=False) as kept:
             stored = kept["maps"]

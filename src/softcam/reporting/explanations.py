@@ -234,7 +234,9 @@ def _make_batch(run: _Run, jobs: Sequence[Job], seen: dict[str, str], limit: flo
     rows, good = [], []
     for entry, outcome in jobs:
         row = make_row(entry, None if outcome is None else outcome.prediction, seen, Columns.of(run.predictor))
-        rows.append(row if run.products.signer is None else _with_facts(row, entry, outcome))
+        rows.append(
+            row if run.products.signer is None else _with_facts(row, entry, outcome, arrays=run.products.arrays)
+        )
         if outcome is not None and row.status == "ok":
             good.append((entry, outcome))
     if good and limit is None and run.products.overlays:
@@ -242,10 +244,11 @@ def _make_batch(run: _Run, jobs: Sequence[Job], seen: dict[str, str], limit: flo
     return Batch(rows, good, limit)
 
 
-def _with_facts(row: Row, entry: Entry, outcome: Outcome | None) -> Row:
+def _with_facts(row: Row, entry: Entry, outcome: Outcome | None, *, arrays: bool) -> Row:
     """Return the row with what its record will say."""
     if outcome is not None and row.status == "ok":
-        body = describe_prediction(outcome.prediction, name=entry.id, frame=entry.frame)
+        file = f"evidence/{entry.id}.npz" if arrays else None
+        body = describe_prediction(outcome.prediction, name=entry.id, frame=entry.frame, file=file)
     else:
         image = {"name": entry.id, "digest": row.digest.partition("#")[0], "frame": entry.frame}
         body = {"kind": "failure", "image": image, "reason": row.error}

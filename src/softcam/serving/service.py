@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from softcam.predict import Prediction
+from softcam.records import describe_context
 from softcam.serving.batching import Timed
 from softcam.serving.decoding import Decoded, DecodePool
 from softcam.serving.models import ServedModel
@@ -53,7 +54,14 @@ class Service:
         self.telemetry = telemetry
         self.ready = False
         self._pool = DecodePool(settings.decoders, settings.limits)
-        self._store = None if settings.store is None else Store(settings.store)
+        self._store = self._open_store()
+
+    def _open_store(self) -> Store | None:
+        store, signer = self.settings.store, self.settings.signer
+        if store is None or signer is None:
+            return None
+        contexts = {name: describe_context(model.predictor, name=name) for name, model in self.models.items()}
+        return Store(store, signer, contexts)
 
     async def start(self) -> None:
         """Begin to work."""
@@ -68,6 +76,8 @@ class Service:
         self.ready = False
         await asyncio.gather(*(model.batcher.close() for model in self.models.values()))
         self._pool.close()
+        if self._store is not None:
+            self._store.close()
 
     def find(self, name: str | None) -> ServedModel:
         """Return a model by its name, the default without one.
@@ -113,7 +123,11 @@ class Service:
         identity = ModelName(model.name, predictor.fingerprint, predictor.thresholds, temperature)
         if self._store is not None:
             await asyncio.to_thread(
-                self._store.keep, timed.prediction, request_id=request_id, position=position, model=identity
+                self._store.keep,
+                timed.prediction,
+                name=f"{request_id}-{position}",
+                frame=decoded.source.frame,
+                model=model.name,
             )
         document = describe(timed.prediction, model=identity, source=decoded.source, preview=decoded.preview)
         return Explained(document, timed, seconds)

@@ -10,6 +10,7 @@ from pathlib import Path
 from softcam.cores import count_cores
 from softcam.errors import ServiceError
 from softcam.imaging import DecodeLimits
+from softcam.records import Signer
 
 LEAST_TOKEN = 16
 """Characters that a token has at least."""
@@ -122,8 +123,10 @@ class ServiceSettings:
         limits: What requests may cost.
         decoders: Processes that decode images, beside the one for large images.
         store: Folder for what was predicted; None to keep nothing.
+        signer: Signs the records in it.
 
     Raises:
+        ServiceError: If there is a store without a key, or a key without a store.
         ValueError: If there is no decoder.
     """
 
@@ -131,7 +134,13 @@ class ServiceSettings:
     limits: Limits = Limits()
     decoders: int = field(default_factory=count_cores)
     store: Path | None = None
+    signer: Signer | None = None
 
     def __post_init__(self) -> None:
+        if (self.store is None) != (self.signer is None):
+            raise ServiceError(
+                "Expected a store together with a key that signs its records, but got one of them. "
+                "Make a key with `softcam keys`, and give --store FOLDER --record key.pem."
+            )
         if self.decoders < 1:
             raise ValueError(f"Expected `decoders` to be at least 1, but got {self.decoders}.")

@@ -1,88 +1,72 @@
-"""What a service keeps, if it was told to: a line and an evidence file per prediction, and nothing of the image."""
+"""What a service keeps, if told to: a signed record and an evidence file per prediction, and nothing of the image."""
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from io import RawIOBase
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from softcam.files import write_atomic
 from softcam.predict import Prediction
+from softcam.records import ChainWriter, Signer, describe_prediction
 from softcam.reporting.evidence_file import encode_evidence
 from softcam.serving.problems import Problem
-from softcam.viewer import ModelName
+
+RECORDS = "records.jsonl"
 
 
 class Store:
-    """Append to `predictions.jsonl`, and write `evidence/<day>/<request>-<position>-<random>.npz`.
+    """Append to `records.jsonl`, and write `evidence/<day>/<request>-<position>-<random>.npz`.
 
-    The folder is made so that nobody but its owner can read it. A line names its evidence file, which is there before
-    the line is.
+    The folder is made so that nobody but its owner can read it. A record names its evidence file, which is there before
+    the record is, and its circumstances, which were recorded when the service began.
 
     Args:
         folder: Where to keep them.
+        signer: Signs the records.
+        contexts: What all predictions of a model have in common, by the model's name.
 
     Raises:
         OSError: If the folder cannot be written.
+        RecordError: If there is a file of records that cannot be continued.
+        RunError: If another process writes there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, signer: Signer, contexts: Mapping[str, dict[str, Any]]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (folder / "evidence").mkdir(mode=0o700, exist_ok=True)
-        self._folder, self._lock = folder, threading.Lock()
-        self._lines = folder / "predictions.jsonl"
-        with self._lines.open("ab"):
-            pass
-        self._lines.chmod(0o600)
+        self._folder = folder
+        self._records = ChainWriter(folder / RECORDS, signer)
+        records = self._records.add(*contexts.values())
+        self._contexts = {name: record.digest for name, record in zip(contexts, records, strict=True)}
 
-    def keep(self, prediction: Prediction, *, request_id: str, position: int, model: ModelName) -> None:
+    def keep(self, prediction: Prediction, *, name: str, frame: int | None, model: str) -> None:
         """Keep one prediction; returns when it is on disk.
+
+        Args:
+            prediction: With status `ok`.
+            name: What to call it: of the request, and its place in it.
+            frame: Which one of a file with several, from 1.
+            model: Name of the model.
 
         Raises:
             Problem: If it cannot be kept.
         """
-        now = datetime.now(UTC)
-        path = self._folder / "evidence" / now.strftime("%Y-%m-%d") / f"{request_id}-{position}-{token_hex(4)}.npz"
-        line = {
-            "time": now.isoformat(timespec="milliseconds"),
-            "request_id": request_id,
-            "position": position,
-            "model": {"name": model.name, "fingerprint": model.fingerprint},
-            "image": prediction.digest,
-            "predicted": prediction.predicted,
-            "classes": list(prediction.classes),
-            "logits": [float(value) for value in prediction.logits],
-            "sum_error": prediction.sum_error,
-            "evidence": path.relative_to(self._folder).as_posix(),
-        }
+        day = datetime.now(UTC).strftime("%Y-%m-%d")
+        path = self._folder / "evidence" / day / f"{name}-{token_hex(4)}.npz"
+        file = path.relative_to(self._folder).as_posix()
+        body = describe_prediction(prediction, name=name, frame=frame, file=file)
         try:
             # Not its parents: a folder that is gone, such as a lost share, must not come again in another place.
             path.parent.mkdir(mode=0o700, exist_ok=True)
             write_atomic(path, encode_evidence(prediction))
-            self._append(json.dumps(line, ensure_ascii=False) + "\n")
+            self._records.add({**body, "context": self._contexts[model]})
         except OSError as error:
-            raise Problem(
-                "cannot-store", f"the prediction cannot be stored: {error.strerror or 'disk error'}"
-            ) from error
+            reason = (error.strerror or "disk error").lower()
+            raise Problem("cannot-store", f"the prediction cannot be stored: {reason}") from error
 
-    def _append(self, line: str) -> None:
-        content = line.encode()
-        with self._lock, self._lines.open("ab", buffering=0) as stream:
-            end = stream.tell()
-            try:
-                _write(stream, content)
-            except OSError:
-                # Half a line would spoil the next one.
-                os.ftruncate(stream.fileno(), end)
-                raise
-
-
-def _write(stream: RawIOBase, content: bytes) -> None:
-    if stream.write(content) != len(content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.fsync(stream.fileno())
+    def close(self) -> None:
+        """Let others write the folder."""
+        self._records.close()

@@ -58,5 +58,8 @@ def test_a_store_that_cannot_be_written_is_named(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    message = fail(capsys, str(bundle), "--backend", "torch", "--store", str(tmp_path / "file" / "store"))
+    assert main(["keys", "--out", str(tmp_path / "keys")]) == 0
+    store = ["--store", str(tmp_path / "file" / "store"), "--record", str(tmp_path / "keys" / "key.pem")]
+    message = fail(capsys, str(bundle), "--backend", "torch", *store)
     assert str(tmp_path / "file") in message
+    assert "softcam keys" in fail(capsys, str(bundle), "--backend", "torch", *store[:2])

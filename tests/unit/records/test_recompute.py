@@ -106,11 +106,11 @@ def test_maps_are_compared_with_their_files(
     # Other maps of the same mean: what only a file can tell.
     turned = np.roll(maps, 1, axis=2)
     changed = copy.deepcopy(bodies)
-    changed[1]["evidence"]["digest"] = digest_array(turned)
+    changed[1]["evidence"] |= {"digest": digest_array(turned), "file": "evidence/a.png.npz"}
     records = record(chain, changed, signer)
 
     def compare() -> Any:
-        return next(iter(recompute(records, predictor, with_frames(pictures), evidence=folder)))
+        return next(iter(recompute(records, predictor, with_frames(pictures), folder=tmp_path)))
 
     assert compare().outcome == "confirmed", "without the file the logits are all there is"
     np.savez(folder / "a.png.npz", maps=turned)
@@ -125,11 +125,10 @@ def test_a_name_that_leads_out_of_the_folder_is_not_followed(
     chain: Path, signer: Signer, bodies: list[dict[str, Any]], predictor: Predictor, pictures: list[Any], tmp_path: Path
 ) -> None:
     changed = copy.deepcopy(bodies)
-    changed[1]["image"]["name"] = "../../secret"
-    changed[1]["evidence"]["digest"] = "0" * 64
+    changed[1]["evidence"] |= {"digest": "0" * 64, "file": "../../secret.npz"}
     records = record(chain, changed, signer)
-    found = next(iter(recompute(records, predictor, with_frames(pictures), evidence=tmp_path)))
-    assert set(found.differences) == {"name"}
+    found = next(iter(recompute(records, predictor, with_frames(pictures), folder=tmp_path)))
+    assert "leads out" in found.differences["evidence"]
 
 
 def test_frames_are_told_apart(chain: Path, signer: Signer, bodies: list[dict[str, Any]], predictor: Predictor) -> None:

@@ -22,6 +22,7 @@ pytest.importorskip("fastapi", reason="the service comes with the extra `serve`"
 httpx = pytest.importorskip("httpx", reason="httpx comes with the extra `dev`")
 uvicorn = pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
 
+from softcam.records import create_key, load_signer  # noqa: E402 - see above
 from softcam.serving import Access, Limits, ServiceSettings, create_app, open_models  # noqa: E402 - see above
 from softcam.serving.protocol import bound_protocol  # noqa: E402 - see above
 
@@ -84,7 +85,8 @@ def serve(bundle: Path) -> Iterator[Callable[..., Any]]:
         def start(
             *, access: Access | None = None, store: Path | None = None, seconds: float = 5.0, **limits: Any
         ) -> Any:
-            settings = ServiceSettings(access or Access(), Limits(**limits), decoders=1, store=store)
+            signer = None if store is None else load_signer(create_key(store.parent / "keys")[0])
+            settings = ServiceSettings(access or Access(), Limits(**limits), decoders=1, store=store, signer=signer)
             app = create_app(open_models([str(bundle)], backend="torch"), settings)
             address = stack.enter_context(listen(app, seconds))
             return stack.enter_context(httpx.Client(base_url=address, timeout=60))

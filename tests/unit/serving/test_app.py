@@ -15,6 +15,7 @@ import torch
 import softcam
 from softcam.attribution import attribute
 from softcam.imaging import decode_image
+from softcam.records import check_chain, load_verifier, read_chain
 
 
 @pytest.fixture(scope="module")
@@ -191,10 +192,13 @@ def test_predictions_are_stored_where_that_was_asked_for(
     folder = tmp_path_factory.mktemp("store") / "kept"
     client = serve(store=folder)
     answer = client.post("/v1/explain", **upload(png), headers={"x-request-id": "call-7"}).json()
-    lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 1
-    assert '"request_id": "call-7"' in lines[0]
-    assert "any name" not in lines[0]
+    report = check_chain(folder / "records.jsonl", keys=[load_verifier(folder.parent / "keys" / "key.pub.pem")])
+    assert (report.records, report.faults, report.signed) == (2, (), True)
+    context, record = (found for found in read_chain(folder / "records.jsonl") if found)
+    assert record.body["context"] == context.digest
+    assert record.body["image"] == {"name": "call-7-0", "digest": answer["digest"], "frame": None}
+    assert record.body["logits"] == answer["logits"]
+    assert "any name" not in (folder / "records.jsonl").read_text(encoding="utf-8")
     with np.load(next(folder.rglob("call-7-0-*.npz"))) as kept:
         assert np.array_equal(kept["maps"], np.array(answer["maps"], np.float32))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from softcam.errors import ServiceError
@@ -49,6 +51,11 @@ def test_small_images_are_decoded_beside_others() -> None:
     assert {light.max_bytes, heavy.max_bytes} == {7}
     assert light.max_frames == 3
     assert Limits(max_pixels=5, light_pixels=10).of_decoding(light=True).max_pixels == 5
+
+
+def test_what_is_stored_is_signed(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="softcam keys"):
+        ServiceSettings(store=tmp_path)
 
 
 def test_a_service_has_a_decoder() -> None:
