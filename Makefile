@@ -30,7 +30,7 @@ check: $(VENV)/.dev ## Lint, format, types, architecture and fast tests
 bench: $(VENV)/.dev ## Measure everything that takes minutes again, into benchmarks/results/; goes on where it was
 	$(BIN)/python benchmarks/bench.py
 
-bench-quick: $(VENV)/.dev ## A small version of each benchmark, into benchmarks/quick/ (within 4 minutes)
+bench-quick: $(VENV)/.dev ## A small version of each benchmark, into benchmarks/quick/ (within 3 minutes)
 	$(BIN)/python benchmarks/bench.py --quick
 
 bench-all: $(VENV)/.dev ## The study, the survey and all else that takes hours as well; goes on where it was

@@ -30,7 +30,7 @@ from softcam import __version__
 
 HERE = Path(__file__).parent
 JOURNAL = "bench.partial.jsonl"
-QUICK_MINUTES = 4.0
+QUICK_MINUTES = 3.0
 DONE, FAILED, LEFT_OUT = "done", "failed", "left out"
 
 
@@ -85,7 +85,7 @@ SCRIPTS = (
     Script("evaluation_speed", 10, 15, needs=("openvino",)),
     Script("prepare_speed", 2, 6, needs=("pydicom", "pylibjpeg")),
     Script("dicom_files", 1, 4, needs=("pydicom", "pylibjpeg"), draws=False),
-    Script("service_load", 8, 60, needs=("fastapi", "uvicorn", "onnxruntime")),
+    Script("service_load", 10, needs=("fastapi", "uvicorn", "onnxruntime")),
     Script("demo", 7, command=("demo.py",)),
 )
 """Those of minutes, in the order in which they are run."""
@@ -95,6 +95,7 @@ LONG = (
     Script("fine_tuning", 75, command=("fine_tuning.py", "--work", "study/fine-tuning")),
     Script("evidence_depth", 300, command=("evidence_depth.py", "--work", "study/depth")),
     Script("study", 600, command=("study.py", "--work", "study")),
+    Script("crash_safety", 30, needs=("onnx", "onnxscript")),
     Script("survey", 60, command=("conversion/survey.py",)),
 )
 """Those of hours; each goes on where it was ended."""
