@@ -67,10 +67,13 @@ def describe_prediction(
     image = {"name": name, "digest": prediction.digest, "frame": frame}
     if prediction.status == "failed":
         return {"kind": "failure", "image": image, "reason": prediction.reason}
+    found = {} if prediction.prediction_set is None else {"prediction_set": list(prediction.prediction_set)}
     return {
         "kind": "prediction",
         "image": image,
         "predicted": prediction.predicted,
+        **found,
+        "warnings": list(prediction.warnings),
         # Written as the shortest text of the float32, which is read back exactly.
         "logits": [float(str(value)) for value in prediction.logits],
         "probabilities": [float(str(value)) for value in prediction.probabilities],

@@ -119,9 +119,9 @@ def _key(image: Mapping[str, Any]) -> str:
 def _compare_context(context: Mapping[str, Any], predictor: Predictor) -> dict[str, str]:
     recorded, present = context["model"], predictor.identity
     return {
-        name: f"recorded {_show(recorded.get(name))}, now {_show(present[name])}"
-        for name in present
-        if recorded.get(name) != present[name]
+        name: f"recorded {_show(recorded.get(name))}, now {_show(present.get(name))}"
+        for name in sorted(present.keys() | recorded.keys())
+        if recorded.get(name) != present.get(name)
     }
 
 

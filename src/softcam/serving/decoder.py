@@ -107,8 +107,8 @@ def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple
         content: The file's bytes.
 
     Returns:
-        `shape`, `geometry`, `digest`, `format`, `frame`, `frames`, `spacing` and `preview`; the input as float32 and,
-        if it was asked for, the picture as PNG.
+        `shape`, `geometry`, `digest`, `format`, `frame`, `frames`, `spacing`, `channels`, `bits` and `preview`; the
+        input as float32 and, if it was asked for, the picture as PNG.
     """
     check_sole(content)
     limits = DecodeLimits(**head["limits"])
@@ -129,6 +129,8 @@ def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple
         "frame": image.frame,
         "frames": count_frames(content, limits=limits) if image.format == "DICOM" else 1,
         "spacing": image.spacing,
+        "channels": 3 if image.pixels.ndim == 3 else 1,
+        "bits": 8 * image.pixels.dtype.itemsize,
         "preview": None,
     }
     parts = [tensor.numpy().tobytes()]

@@ -178,6 +178,8 @@ class DecodePool:
             geometry=Geometry.from_dict(answer["geometry"]),
             digest=answer["digest"],
             spacing=spacing,
+            channels=answer["channels"],
+            bits=answer["bits"],
         )
         shown = answer["preview"]
         picture = None if shown is None else Preview(shown["width"], shown["height"], shown["depth"], parts[1])
