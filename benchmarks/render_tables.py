@@ -69,6 +69,7 @@ def main() -> int:
             "depth-cost": render_depth_cost,
         },
         "docs/explanation/study.md": list_study(),
+        "docs/explanation/reliability.md": {"crash-safety": render_crash_safety},
         "docs/explanation/scaling.md": scaling_tables.list_tables(
             read("scaling") if (RESULTS / "scaling.json").is_file() else None
         ),
@@ -636,6 +637,19 @@ def _most_share(row: dict[str, Any], stages: dict[str, float], cores: int) -> fl
     kind = ", draft" if row["name"] == "draft" else ""
     steps = (f"decode{kind}", f"resize and normalize{kind}", "encode evidence", "write evidence")
     return network / (network + sum(stages[step] for step in steps))
+
+
+def render_crash_safety() -> str:
+    if not (RESULTS / "crash_safety.json").is_file():
+        return "`python benchmarks/crash_safety.py` measures it.\n"
+    lines = ["| command | seconds undisturbed | kills | runs that came to their end | torn files | different results |"]
+    lines += ["|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row['command']} | {row['seconds']:.1f} | {row['kills']} | {row['finished']} | {len(row['torn'])} "
+        f"| {len(row['different'])} |"
+        for row in read("crash_safety")["rows"]
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def render_explain_memory() -> str:

@@ -54,8 +54,8 @@ def run_service(
     Raises:
         ServiceError: If nobody can listen there.
     """
-    logging.config.dictConfig(configure_logs(verbose=listening.verbose))
     place = _bind(settings.access.host, listening.port)
+    logging.config.dictConfig(configure_logs(verbose=listening.verbose))
     config = uvicorn.Config(
         app,
         http=bound_protocol(settings.limits.header_seconds),
