@@ -7,7 +7,7 @@ OUT    ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test check bench bench-quick bench-all study survey fuzz docs clean
+.PHONY: help demo demo-full test check bench bench-quick bench-all study survey fuzz sbom audit docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,11 +48,17 @@ survey: $(VENV)/.dev ## Convert every classifier of timm and torchvision again (
 fuzz: $(VENV)/.dev ## Feed decoders and parsers with bytes that look for trouble, FUZZ_SECONDS for each (default 600)
 	$(BIN)/python tests/fuzz/targets.py boxes config dicom image polyglot recipe --seconds $${FUZZ_SECONDS:-600} --corpus fuzz
 
+sbom: $(VENV)/.dev ## Write sbom.json: every package of the environment, with versions and licences (CycloneDX)
+	$(BIN)/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --mc-type library --output-reproducible -o sbom.json
+
+audit: $(VENV)/.dev ## Ask the package index for known vulnerabilities of what is installed
+	$(BIN)/pip-audit --local --skip-editable
+
 docs: $(VENV)/.dev ## Run every code block of the documents
 	$(BIN)/python -m pytest -q tests/docs
 
 clean: ## Remove what make created, the environment included
-	rm -rf $(VENV) demo demo-full study fuzz benchmarks/quick benchmarks/results/logs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo demo-full study fuzz sbom.json benchmarks/quick benchmarks/results/logs .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@echo "softcam: creating $(VENV) with $$($(PYTHON) --version)"
