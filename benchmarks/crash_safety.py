@@ -60,7 +60,7 @@ _VOLATILE = {
 RECIPE = """\
 name: tiny
 seed: 3
-data: {{source: {source}, image_size: 32, batch_size: 8}}
+data: {{source: {source}, image_size: 64, batch_size: 8}}
 model: {{backbone: "timm:resnet10t", weights: none}}
 penalty: {{l1: 1.0e-4}}
 optimizer: {{lr: 0.003}}
@@ -110,7 +110,7 @@ def make_inputs(root: Path) -> None:
     (root / "recipe.yaml").write_text(RECIPE.format(source=root / "manifest.csv"), encoding="utf-8")
     torch.manual_seed(SEED)
     black_box = softcam.create_black_box("timm:resnet10t", weights="none", num_classes=2).eval()
-    preprocessing = Preprocessing(size=32).to_dict()
+    preprocessing = Preprocessing(size=64).to_dict()
     softcam.save(softcam.convert(black_box), root / "model", classes=["blank", "square"], preprocessing=preprocessing)
     with zipfile.ZipFile(root / "train.zip", "w") as archive:
         for number in range(40):
