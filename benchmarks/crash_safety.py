@@ -56,6 +56,7 @@ COMMANDS = ("explain", "prepare", "evaluate", "train", "export")
 _VOLATILE = {
     "seconds", "date", "time", "duration", "started", "finished", "generated", "created", "epoch_seconds", "minutes",
     "per_second", "images_per_second", "reason", "signature", "digest", "previous", "head", "wall_seconds", "hardware",
+    "training_seconds",
 }  # fmt: skip
 RECIPE = """\
 name: tiny
@@ -257,7 +258,7 @@ def _steady(value: Any) -> Any:
 
 def summarize(out: Path) -> dict[str, str]:
     """Return the digest of every result; of what a command keeps for itself, nothing."""
-    skipped = ("checkpoints/", "logs/", "cache/", "measured/")
+    skipped = ("checkpoints/", "logs/", "cache/", "measured/", "tensorboard/")
     names = {
         path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file() and is_final(path)
     }
@@ -301,6 +302,17 @@ def measure(root: Path, command: str, kills: int, chance: random.Random) -> Outc
     return outcome
 
 
+def write_result(options: argparse.Namespace, kills: int, outcomes: Sequence[Outcome]) -> None:
+    names = " ".join(outcome.command for outcome in outcomes)
+    result = {
+        "command": f"python benchmarks/crash_safety.py --commands {names}",
+        "environment": describe_environment(seeds=[SEED]),
+        "kills": kills,
+        "rows": [vars(outcome) for outcome in outcomes],
+    }
+    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
+
+
 def main(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     for module in PRELOADED:
@@ -316,13 +328,8 @@ def main(options: argparse.Namespace) -> int:
             outcome = measure(root, command, kills, random.Random(SEED))  # noqa: S311 - moments, no secrets
             print(outcome, flush=True)
             outcomes.append(outcome)
-    result = {
-        "command": "python benchmarks/crash_safety.py",
-        "environment": describe_environment(seeds=[SEED]),
-        "kills": kills,
-        "rows": [vars(outcome) for outcome in outcomes],
-    }
-    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
+            # After each command, since all of them take half an hour.
+            write_result(options, kills, outcomes)
     return int(any(outcome.torn or outcome.different for outcome in outcomes))
 
 
