@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from softcam.bundle.values import are_thresholds, is_json, is_number, optional
 
 METHODS = ("lac", "aps")
 
@@ -58,35 +59,15 @@ class Calibration:
         return self.quantile is not None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_between(low: float, high: float, *, ends: bool) -> Callable[[Any], bool]:
     def holds(value: Any) -> bool:
-        return _is_number(value) and (low <= value <= high if ends else low < value < high)
+        return is_number(value) and (low <= value <= high if ends else low < value < high)
 
     return holds
 
 
-def _optional(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or holds(value)
-
-
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, dict)
-
-
-def _are_thresholds(value: object) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_between(0, 1, ends=True), value.values()))
 
 
 _CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -94,9 +75,9 @@ _CONSTRAINTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n": (_is_count, "a whole number of at least 1"),
     "split": (lambda value: isinstance(value, str) and bool(value), "the name of a split"),
     "data_digest": (lambda value: isinstance(value, str) and len(value) == 64, "a SHA-256 in hexadecimal"),
-    "method": (_optional(lambda value: value in METHODS), f"one of {METHODS} or null"),
-    "alpha": (_optional(_is_between(0, 1, ends=False)), "in (0, 1) or null"),
-    "quantile": (_optional(_is_between(0, 1, ends=True)), "in [0, 1] or null"),
-    "thresholds": (_are_thresholds, "an object of probabilities in [0, 1]"),
-    "verification": (_optional(_is_json), "an object of JSON values or null"),
+    "method": (optional(lambda value: value in METHODS), f"one of {METHODS} or null"),
+    "alpha": (optional(_is_between(0, 1, ends=False)), "in (0, 1) or null"),
+    "quantile": (optional(_is_between(0, 1, ends=True)), "in [0, 1] or null"),
+    "thresholds": (are_thresholds, "an object of probabilities in [0, 1]"),
+    "verification": (optional(is_json), "an object of JSON values or null"),
 }

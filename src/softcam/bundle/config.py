@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from softcam.bundle.calibration import Calibration
 from softcam.bundle.inputs import InputStatistics
+from softcam.bundle.values import are_thresholds, is_json, is_number, optional
 from softcam.errors import BundleError
 from softcam.imaging import Preprocessing
 from softcam.imaging.records import read_record
@@ -201,32 +201,12 @@ def _is_architecture(value: object) -> bool:
     return whole and _is_text(value["name"]) and isinstance(value["arguments"], dict)  # type: ignore[index]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _are_thresholds(value: object) -> bool:
-    return isinstance(value, dict) and all(_is_number(entry) and 0 <= entry <= 1 for entry in value.values())
-
-
 def _are_numbers(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_is_number, value.values()))
-
-
-def _is_json(value: object) -> bool:
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, dict)
+    return isinstance(value, dict) and all(map(is_number, value.values()))
 
 
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _optional(holds: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: value is None or holds(value)
 
 
 _CONSTRAINTS: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -236,12 +216,12 @@ _CONSTRAINTS: dict[str, tuple[Callable[[object], bool], str]] = {
     "task": (lambda value: value in TASKS, f"one of {TASKS}"),
     "fingerprint": (_is_digest, "a SHA-256 in hexadecimal"),
     "architecture": (_is_architecture, "an object with exactly `name` and `arguments`, or null"),
-    "head": (_optional(_is_text), "a name or null"),
-    "preprocessing": (_optional(_is_json), "an object of JSON values or null"),
-    "thresholds": (_are_thresholds, "an object of probabilities in [0, 1]"),
-    "penalty": (_optional(_are_numbers), "an object of finite numbers or null"),
-    "data_digest": (_optional(_is_text), "a digest or null"),
+    "head": (optional(_is_text), "a name or null"),
+    "preprocessing": (optional(is_json), "an object of JSON values or null"),
+    "thresholds": (are_thresholds, "an object of probabilities in [0, 1]"),
+    "penalty": (optional(_are_numbers), "an object of finite numbers or null"),
+    "data_digest": (optional(_is_text), "a digest or null"),
     "versions": (lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "an object of texts"),
-    "conversion": (_optional(_is_json), "an object of JSON values or null"),
-    "provenance": (_is_json, "an object of JSON values"),
+    "conversion": (optional(is_json), "an object of JSON values or null"),
+    "provenance": (is_json, "an object of JSON values"),
 }

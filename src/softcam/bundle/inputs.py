@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from softcam.bundle.values import is_number
 from softcam.imaging.records import read_record
 
 QUANTILES = (0.0, 0.01, 0.5, 0.99, 1.0)
@@ -58,9 +59,9 @@ class FeatureStatistics:
         mean, variance = _decode(self.mean, "mean"), _decode(self.variance, "variance")
         if mean.size == 0 or mean.shape != variance.shape or (variance < 0).any():
             raise ValueError("Expected `inputs.features` to hold a mean and a variance >= 0 for each channel.")
-        if not (_is_number(self.threshold) and self.threshold >= 0):
+        if not (is_number(self.threshold) and self.threshold >= 0):
             raise ValueError(f"Expected `inputs.features.threshold` to be at least 0, but got {self.threshold!r}.")
-        if not (_is_number(self.alignment) and -1 <= self.alignment <= 1):
+        if not (is_number(self.alignment) and -1 <= self.alignment <= 1):
             raise ValueError(f"Expected `inputs.features.alignment` to be in [-1, 1], but got {self.alignment!r}.")
 
     @classmethod
@@ -216,12 +217,8 @@ def to_range(values: Sequence[float] | Floats) -> Range:
     return tuple(float(f"{value:.6g}") for value in np.quantile(np.asarray(values, float), QUANTILES))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_range(value: Any) -> bool:
-    whole = isinstance(value, tuple) and len(value) == len(QUANTILES) and all(map(_is_number, value))
+    whole = isinstance(value, tuple) and len(value) == len(QUANTILES) and all(map(is_number, value))
     return whole and list(value) == sorted(value)
 
 

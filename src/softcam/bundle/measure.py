@@ -100,8 +100,7 @@ def _read(paths: Iterable[Path], preprocessing: Preprocessing) -> Iterator[list[
             image = decode_image(path)
         except (ImageError, OSError):
             return None
-        channels, bits = (1 if image.pixels.ndim == 2 else 3), 8 * image.pixels.dtype.itemsize
-        return _Facts(image.full_size, channels, bits, preprocessing(image)[0])
+        return _Facts(image.full_size, image.channels, image.bits, preprocessing(image)[0])
 
     files = list(paths)
     with ThreadPoolExecutor(_DECODERS) as pool:

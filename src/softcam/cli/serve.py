@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def run(options: Any) -> int:
     )
 
     access = Access(host=options.host, token=_read_token(options.token_file), hosts=tuple(options.allow_host))
-    rate = options.rate if options.rate is not None or access.is_local else 20.0
-    access = Access(access.host, access.token, access.hosts, rate)
+    if options.rate is None and not access.is_local:
+        access = replace(access, rate=20.0)
     limits = Limits(
         max_bytes=round(options.max_megabytes * 1_000_000),
         max_pixels=round(options.max_megapixels * 1_000_000),

@@ -90,6 +90,16 @@ class DecodedImage:
         """Width of `pixels`: that of the upright original where `reduction` is 1."""
         return int(self.pixels.shape[1])
 
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return 1 if self.pixels.ndim == 2 else 3
+
+    @property
+    def bits(self) -> int:
+        """Of each channel, 8 or 16."""
+        return 8 * self.pixels.dtype.itemsize
+
     def to_float(self) -> npt.NDArray[np.float32]:
         """Return the pixels as (H, W, C) float32 in [0, 1], with C = 1 for grey and 3 for RGB."""
         scale = np.float32(np.iinfo(self.pixels.dtype).max)

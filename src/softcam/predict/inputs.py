@@ -92,9 +92,16 @@ def prepare(position: int, source: Source, preprocessing: Preprocessing, keep_by
         return PreparedImage(name, position, reason=(error.strerror or type(error).__name__).lower())
     tensor, geometry = preprocessing(image)
     kept = image if image.reduction == 1 and image.pixels.nbytes <= keep_bytes else None
-    channels, bits = (1 if image.pixels.ndim == 2 else 3), 8 * image.pixels.dtype.itemsize
     return PreparedImage(
-        name, position, tensor, geometry, kept, image.digest, image.spacing, channels=channels, bits=bits
+        name,
+        position,
+        tensor,
+        geometry,
+        kept,
+        image.digest,
+        image.spacing,
+        channels=image.channels,
+        bits=image.bits,
     )
 
 

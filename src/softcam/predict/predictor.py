@@ -222,8 +222,8 @@ class Predictor:
             logits, maps = (_to_numpy(values) for values in (evidence.logits, evidence.maps))
             for index, item in enumerate(items):
                 findings[index] += self._check_identity(item, errors[index], (logits[index], maps[index]))
-            raw = _to_numpy(evidence.probabilities())
             probabilities, sets = self.uncertainty(evidence)
+            raw = probabilities if self.uncertainty.calibration is None else _to_numpy(evidence.probabilities())
         for index, (item, error, *arrays) in enumerate(zip(items, errors, probabilities, logits, maps, strict=True)):
             predicted = self._decide(raw[index])
             members = None if sets is None else sets[index]

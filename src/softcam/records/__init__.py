@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softcam.records.chain import START, Chain, ChainWriter, Record, read_chain, write_chain
+from softcam.records.chain import START, Chain, ChainWriter, Record, now, read_chain, write_chain
 from softcam.records.check import ChainReport, Fault, check_chain
 from softcam.records.facts import describe_context, describe_prediction, digest_array, digest_json
 from softcam.records.keys import Signer, Verifier, create_key, load_signer, load_verifier
@@ -26,6 +26,7 @@ __all__ = [
     "digest_json",
     "load_signer",
     "load_verifier",
+    "now",
     "read_chain",
     "recompute",
     "write_chain",

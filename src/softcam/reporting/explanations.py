@@ -22,7 +22,7 @@ from softcam.files import StagedFile, stage, write_atomic
 from softcam.imaging import encode_png, scale_limit
 from softcam.predict import Outcome, Predictor, Readable
 from softcam.predict.prefetch import read_ahead
-from softcam.records import describe_context, describe_prediction, write_chain
+from softcam.records import describe_context, describe_prediction, now, write_chain
 from softcam.reporting.evidence_file import encode_evidence
 from softcam.reporting.finishing import Batch, Finisher, say_what_the_disk_lacks
 from softcam.reporting.inputs import WHOLE, Draft, Entry, Listing, Reading, summarize
@@ -252,7 +252,7 @@ def _with_facts(row: Row, entry: Entry, outcome: Outcome | None, *, arrays: bool
     else:
         image = {"name": entry.id, "digest": row.digest.partition("#")[0], "frame": entry.frame}
         body = {"kind": "failure", "image": image, "reason": row.error}
-    return replace(row, facts={"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "body": body})
+    return replace(row, facts={"time": now(), "body": body})
 
 
 def _write_records(run: _Run, journal: Journal) -> str | None:
@@ -260,9 +260,8 @@ def _write_records(run: _Run, journal: Journal) -> str | None:
     if run.products.signer is None:
         return None
     context = {**describe_context(run.predictor), "reading": run.reading.arguments}
-    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
     facts = ((row.facts["body"], row.facts["time"]) for row in journal.rows() if row.facts is not None)
-    return write_chain(run.out / RECORDS, chain([(context, moment)], facts), run.products.signer)
+    return write_chain(run.out / RECORDS, chain([(context, now())], facts), run.products.signer)
 
 
 def _find_finished(out: Path, identity: dict[str, Any]) -> dict[str, int] | None:

@@ -13,11 +13,12 @@ from starlette.exceptions import HTTPException
 
 from softcam._version import __version__
 from softcam.attribution import METHODS
+from softcam.interop.dicom import KINDS
 from softcam.serving.documents import DICOM, EXPLAIN, METHOD, MODEL, MODELS, NUMBERS, REFUSALS, UPLOAD, refusals
 from softcam.serving.gate import Gate
 from softcam.serving.models import ServedModel
 from softcam.serving.problems import Problem, to_answer
-from softcam.serving.service import DICOM_KINDS, Service
+from softcam.serving.service import Service
 from softcam.serving.settings import ServiceSettings
 from softcam.serving.telemetry import Telemetry
 from softcam.serving.uploads import read_files
@@ -134,9 +135,9 @@ def _add_comparisons(app: FastAPI, service: Service) -> None:
         frame: Frame = None,
     ) -> Response:
         """Return DICOM objects of a prediction, as a ZIP archive; of DICOM files alone."""
-        wanted = list(dict.fromkeys(kinds or DICOM_KINDS))
-        if not set(wanted) <= set(DICOM_KINDS):
-            raise Problem("unusable", f"`kinds` are some of {', '.join(DICOM_KINDS)}")
+        wanted = list(dict.fromkeys(kinds or KINDS))
+        if not set(wanted) <= set(KINDS):
+            raise Problem("unusable", f"`kinds` are some of {', '.join(KINDS)}")
         chosen = service.find(model)
         (content,) = await read_files(request, 1)
         archive = await service.make_objects(

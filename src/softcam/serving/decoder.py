@@ -127,10 +127,11 @@ def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple
         "digest": image.digest,
         "format": image.format,
         "frame": image.frame,
-        "frames": count_frames(content, limits=limits) if image.format == "DICOM" else 1,
+        # The header is read again only where there are several: otherwise an image has no number.
+        "frames": 1 if image.frame is None else count_frames(content, limits=limits),
         "spacing": image.spacing,
-        "channels": 3 if image.pixels.ndim == 3 else 1,
-        "bits": 8 * image.pixels.dtype.itemsize,
+        "channels": image.channels,
+        "bits": image.bits,
         "preview": None,
     }
     parts = [tensor.numpy().tobytes()]

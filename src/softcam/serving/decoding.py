@@ -21,6 +21,7 @@ from softcam.viewer import ImageSource, Preview
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _PRELOADED = ["softcam.serving.decoder"]
 _START_SECONDS = 120.0
+_ENDED = "the image ended its decoder; nothing else is affected"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +66,10 @@ class Decoder:
             send(self._connection, head, parts)
             answer, content = receive(self._connection)
         except (OSError, EOFError, ValueError):
+            late = self.overdue
             self._replace()
-            raise self._explain() from None
+            detail = "decoding the image took too long and was ended" if late else _ENDED
+            raise Problem("unusable", detail) from None
         if "problem" in answer:
             raise Problem(str(answer["problem"]), str(answer["detail"]))
         return answer, content
@@ -96,14 +99,8 @@ class Decoder:
         theirs.close()
 
     def _replace(self) -> None:
-        self._overdue_before = self.overdue
         self.close()
         self._start()
-
-    def _explain(self) -> Problem:
-        if self._overdue_before:
-            return Problem("unusable", "decoding the image took too long and was ended")
-        return Problem("unusable", "the image ended its decoder; nothing else is affected")
 
 
 class DecodePool:

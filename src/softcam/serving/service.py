@@ -20,8 +20,6 @@ from softcam.serving.store import Store
 from softcam.serving.telemetry import Telemetry
 from softcam.viewer import ModelName, describe
 
-DICOM_KINDS = ("map", "segmentation", "report", "capture")
-
 
 @dataclass(frozen=True)
 class Explained:
@@ -118,9 +116,6 @@ class Service:
         seconds = asyncio.get_running_loop().time() - begun
         timed = await model.batcher.submit(decoded.image)
         self._count(model, timed)
-        predictor = model.predictor
-        temperature = predictor.uncertainty.temperature or 1.0
-        identity = ModelName(model.name, predictor.fingerprint, predictor.thresholds, temperature)
         if self._store is not None:
             await asyncio.to_thread(
                 self._store.keep,
@@ -129,7 +124,12 @@ class Service:
                 frame=decoded.source.frame,
                 model=model.name,
             )
-        document = describe(timed.prediction, model=identity, source=decoded.source, preview=decoded.preview)
+        document = describe(
+            timed.prediction,
+            model=ModelName.of(model.predictor, model.name),
+            source=decoded.source,
+            preview=decoded.preview,
+        )
         return Explained(document, timed, seconds)
 
     async def explain_several(

@@ -83,19 +83,13 @@ def view(
     """
     shown = _list_predictions(predictions)
     pictures = _list_pictures(images, len(shown))
-    model = _name_model(name, predictor)
+    model = ModelName(name) if predictor is None else ModelName.of(predictor, name)
     records = [
         {"name": prediction.id} | _describe(prediction, picture, model)
         for prediction, picture in zip(shown, pictures, strict=True)
     ]
     models = [] if predictor is None else [describe_model(predictor, name=name)]
     return View(build_page({"models": models, "predictions": records}), height)
-
-
-def _name_model(name: str, predictor: Predictor | None) -> ModelName:
-    if predictor is None:
-        return ModelName(name)
-    return ModelName(name, predictor.fingerprint, predictor.thresholds, predictor.uncertainty.temperature or 1.0)
 
 
 def _list_predictions(predictions: Any) -> list[Any]:

@@ -33,6 +33,16 @@ class ModelName:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     temperature: float | None = None
 
+    @classmethod
+    def of(cls, predictor: Predictor, name: str) -> ModelName:
+        """Return what names a predictor's model.
+
+        Args:
+            predictor: The model.
+            name: The name that the page shows.
+        """
+        return cls(name, predictor.fingerprint, predictor.thresholds, predictor.uncertainty.temperature or 1.0)
+
 
 @dataclass(frozen=True)
 class ImageSource:
@@ -103,17 +113,18 @@ def describe_model(predictor: Predictor, *, name: str) -> dict[str, Any]:
         predictor: The model with its preprocessing and classes.
         name: The name that the page shows.
     """
+    known = ModelName.of(predictor, name)
     report = predictor.model.conversion
     bound = report.theoretical_receptive_field
     side = predictor.preprocessing.size
     return {
-        "name": name,
-        "fingerprint": predictor.fingerprint,
+        "name": known.name,
+        "fingerprint": known.fingerprint,
         "architecture": None,
         "classes": list(predictor.classes),
         "multi_label": predictor.model.multi_label,
-        "thresholds": dict(predictor.thresholds),
-        "temperature": predictor.uncertainty.temperature or 1.0,
+        "thresholds": dict(known.thresholds),
+        "temperature": known.temperature,
         "preprocessing": predictor.preprocessing.to_dict(),
         "input": [predictor.preprocessing.channels, side, side],
         "grid": _find_grid(report, side),
