@@ -6,9 +6,13 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +42,31 @@ def archives() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def listen() -> Callable[..., AbstractContextManager[str]]:
+    """What runs an application on loopback as `softcam serve` does, and gives its address."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
+    protocol = pytest.importorskip("softcam.serving.protocol", reason="the service comes with the extra `serve`")
+
+    @contextmanager
+    def run(app: Any, header_seconds: float = 10.0) -> Iterator[str]:
+        bound = protocol.bound_protocol(header_seconds)
+        server = uvicorn.Server(uvicorn.Config(app, http=bound, port=0, log_config=None, ws="none"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 120
+        while not server.started and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert server.started, "the service did not start"
+        try:
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+    return run
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -339,21 +338,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def service(bundles: dict[str, Path]) -> Iterator[str]:
+def service(bundles: dict[str, Path], listen: Callable[..., Any]) -> Iterator[str]:
     """The address of a service with both models."""
     serving = pytest.importorskip("softcam.serving", reason="the service comes with the extra `serve`")
-    import uvicorn  # noqa: PLC0415
-
     models = serving.open_models([f"{name}={path}" for name, path in bundles.items()], backend="torch")
     app = serving.create_app(models, serving.ServiceSettings())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", log_config=None))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started:
-        assert thread.is_alive(), "the service ended"
-        assert time.monotonic() < deadline, "the service did not start within a minute"
-        thread.join(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(30)
+    with listen(app) as address:
+        yield f"{address}/"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,13 +18,12 @@ from softcam.imaging import Preprocessing
 
 httpx = pytest.importorskip("httpx", reason="httpx comes with the extra `dev`")
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis comes with the extra `dev`")
-uvicorn = pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
+pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
 
 from schemathesis.generation import GenerationMode  # noqa: E402 - see above
 
 from softcam.serving import create_app, open_models  # noqa: E402 - see above
 from softcam.serving.problems import MEDIA_TYPE, STATUSES  # noqa: E402 - see above
-from softcam.serving.protocol import bound_protocol  # noqa: E402 - see above
 
 
 def draw(kind: str, seed: int = 0) -> bytes:
@@ -43,20 +40,14 @@ for media_type, content in IMAGES.items():
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, listen: Callable[..., Any]) -> Iterator[str]:
     black_box = softcam.create_black_box("timm:resnet10t", weights="none", num_classes=3).eval()
     folder = tmp_path_factory.mktemp("service") / "model"
     model = softcam.convert(black_box, images=torch.rand(2, 3, 64, 64))
     softcam.save(model, folder, preprocessing=Preprocessing(size=64).to_dict())
     app = create_app(open_models([str(folder)], backend="torch"))
-    server = uvicorn.Server(uvicorn.Config(app, http=bound_protocol(10.0), port=0, log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    with listen(app) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

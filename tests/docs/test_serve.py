@@ -7,9 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,10 @@ from softcam.cli.program import create_parser
 from softcam.imaging import Preprocessing
 
 pytest.importorskip("fastapi", reason="the service comes with the extra `serve`")
-uvicorn = pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
+pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
 
-from softcam.serving import Limits, create_app, open_models  # noqa: E402 - see above
-from softcam.serving.gate import OPEN_PATHS  # noqa: E402 - see above
+from softcam.serving import Limits, create_app, open_models
+from softcam.serving.gate import OPEN_PATHS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
@@ -58,21 +56,13 @@ def test_limits_are_those_of_the_service() -> None:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory, listen: Callable[..., Any]) -> Iterator[str]:
     black_box = softcam.create_black_box("timm:resnet10t", weights="none", num_classes=2).eval()
     folder = tmp_path_factory.mktemp("service") / "model"
     model = softcam.convert(black_box, images=torch.rand(2, 3, 64, 64))
     softcam.save(model, folder, preprocessing=Preprocessing(size=64).to_dict())
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(open_models([str(folder)], backend="torch")), port=0, log_config=None, ws="none")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    with listen(create_app(open_models([str(folder)], backend="torch"))) as found:
+        yield found
 
 
 @pytest.fixture

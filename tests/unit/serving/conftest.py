@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,10 @@ from softcam.imaging import Preprocessing
 
 pytest.importorskip("fastapi", reason="the service comes with the extra `serve`")
 httpx = pytest.importorskip("httpx", reason="httpx comes with the extra `dev`")
-uvicorn = pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
+pytest.importorskip("uvicorn", reason="the service comes with the extra `serve`")
 
 from softcam.records import create_key, load_signer  # noqa: E402 - see above
 from softcam.serving import Access, Limits, ServiceSettings, create_app, open_models  # noqa: E402 - see above
-from softcam.serving.protocol import bound_protocol  # noqa: E402 - see above
 
 
 @pytest.fixture(scope="session")
@@ -59,26 +56,8 @@ def models(bundle: Path) -> Any:
     return open_models([str(bundle)], backend="torch")
 
 
-@contextmanager
-def listen(app: Any, header_seconds: float = 5.0) -> Iterator[str]:
-    """Run an application on loopback as the command does."""
-    config = uvicorn.Config(app, http=bound_protocol(header_seconds), port=0, log_config=None, ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 120
-    while not server.started and thread.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert server.started
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-
-
 @pytest.fixture(scope="module")
-def serve(bundle: Path) -> Iterator[Callable[..., Any]]:
+def serve(bundle: Path, listen: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     """Start a service with limits, access or a store of its own; return a client of it."""
     with ExitStack() as stack:
 
