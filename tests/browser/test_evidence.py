@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from softcam.imaging import signed_colors
-from softcam.interop.dicom.regions import find_regions
 from softcam.nn import Evidence
 from softcam.predict import Prediction
 
@@ -231,14 +230,17 @@ def test_a_smooth_map_keeps_the_cells_and_blends_between(desk: Desk, prediction:
 @pytest.mark.parametrize("share", [0.5, 0.3])
 def test_regions_are_those_of_the_reports(desk: Desk, prediction: Prediction, share: float) -> None:
     desk.slide("share", share)
-    margin = (prediction.maps[prediction.contrast[0]].astype(float)) - prediction.maps[prediction.contrast[1] or 0]
-    expected, _ = find_regions(margin, share * np.abs(margin).max(), at_most=12)
+    expected = prediction.regions(share=share, at_most=12)
     found = desk.record()["page"]["regions"]
     assert [region["cells"] for region in found] == [np.flatnonzero(region.cells).tolist() for region in expected]
-    assert [region["contribution"] for region in found] == pytest.approx([r.sum_up(margin) for r in expected], abs=1e-9)
+    assert [region["supports"] for region in found] == [region.supports for region in expected]
+    assert [region["contribution"] for region in found] == pytest.approx([r.contribution for r in expected], abs=1e-12)
+    for key in ("box", "pixels", "millimetres"):
+        values = np.array([getattr(region, key) for region in expected])
+        np.testing.assert_allclose([region[key] for region in found], values, rtol=1e-9)
     assert desk.page.locator("#regions li").count() == len(expected)
     desk.press("g", "g")
-    assert desk.data("measured-value", "exact") == pytest.approx(expected[1].sum_up(margin), abs=1e-9)
+    assert desk.data("measured-value", "exact") == pytest.approx(expected[1].contribution, abs=1e-12)
 
 
 def test_the_scale_stays_until_it_is_changed(open_records: Callable[..., Desk], toys: SimpleNamespace) -> None:

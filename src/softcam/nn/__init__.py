@@ -16,6 +16,7 @@ from softcam.nn.locality import theoretical_receptive_field
 from softcam.nn.model import EvidenceModule, SoftCAM, pool_features
 from softcam.nn.modes import evaluating, is_batch_norm
 from softcam.nn.penalties import ElasticNet
+from softcam.nn.regions import Placement, Region, Regions, find_regions
 from softcam.nn.replay import check_cut, resolve_module, run_from, run_until
 from softcam.nn.report import ConversionReport
 
@@ -30,7 +31,10 @@ __all__ = [
     "HeadChoice",
     "LinearEvidence",
     "NormEvidence",
+    "Placement",
     "PointwiseEvidence",
+    "Region",
+    "Regions",
     "SeveralEvidence",
     "SoftCAM",
     "TimmFeatures",
@@ -38,6 +42,7 @@ __all__ = [
     "check_cut",
     "convert",
     "evaluating",
+    "find_regions",
     "input_shape",
     "is_batch_norm",
     "pool_features",

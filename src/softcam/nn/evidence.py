@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from softcam.errors import IdentityError
 from softcam.nn.display import draw_evidence
 from softcam.nn.heads.several import resize
+from softcam.nn.regions import Placement, Regions, find_regions
 
 Classes = int | Tensor
 
@@ -128,6 +129,39 @@ class Evidence:
         """
         evidence = self.map_of(target) if against is None else self.margin(target, against)
         return (evidence * self._coverage(region)).flatten(1).mean(1)
+
+    def regions(
+        self,
+        target: Classes | None = None,
+        against: Classes | None = None,
+        *,
+        share: float | None = None,
+        threshold: float | None = None,
+        at_most: int | None = None,
+        placement: Placement | None = None,
+    ) -> tuple[Regions, ...]:
+        """Return the connected regions of each image's map, by what they add to the logit.
+
+        The contributions of an image's regions and of the rest of its cells add up to the logit, in float64.
+
+        Args:
+            target: A class index, or indices (N,); default: the predicted class.
+            against: If given, the regions of the margin over this class, which add up to the logit difference.
+            share: Cells of at least this share of the image's strongest evidence, for or against, make regions; in
+                (0, 1]. Default: a half, where no `threshold` is given.
+            threshold: Logits per cell to take instead, above 0.
+            at_most: How many regions of an image, those that contribute most; None for all.
+            placement: Where the cells lie in the original, for boxes in its pixels and areas in its units; default: a
+                cell is a pixel.
+
+        Raises:
+            ValueError: If a value is out of range, or both thresholds are given.
+        """
+        exact = self.to(torch.float64)
+        chosen = self.predicted() if target is None else target
+        maps = exact.map_of(chosen) if against is None else exact.margin(chosen, against)
+        options: dict[str, Any] = {"share": share, "threshold": threshold, "at_most": at_most, "placement": placement}
+        return tuple(find_regions(values, **options) for values in maps.detach().cpu().numpy())
 
     def upsample(self, size: Sequence[int]) -> Tensor:
         """Return the maps (N, K, *size) (bi-, tri-)linearly resized so that their mean stays the logit.

@@ -11,8 +11,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from softcam.imaging import Geometry, encode_png, scale_limit, signed_colors
+from softcam.nn import Evidence, Placement, Regions
 
 Array = npt.NDArray[np.float32]
 
@@ -70,8 +72,7 @@ class Prediction:
         Raises:
             ValueError: If the prediction failed.
         """
-        if self.status == "failed":
-            raise ValueError("Expected a prediction with status 'ok', but got a failed one. Look at `reason`.")
+        _check_ok(self.status)
         if self.multi_label or len(self.classes) == 1:
             return int(self.logits.argmax()), None
         shown = self.classes.index(self.predicted) if self.predicted is not None else int(self.logits.argmax())
@@ -89,6 +90,50 @@ class Prediction:
         shown, rival = self.contrast
         difference: Array = self.maps[shown] - (0 if rival is None else self.maps[rival])
         return difference
+
+    def evidence(self) -> Evidence:
+        """Return logits and maps as the evidence of a batch of one, in float64.
+
+        Raises:
+            ValueError: If the prediction failed.
+        """
+        _check_ok(self.status)
+        logits, maps = (torch.from_numpy(values.astype(np.float64))[None] for values in (self.logits, self.maps))
+        return Evidence(logits, maps, self.multi_label)
+
+    @property
+    def placement(self) -> Placement:
+        """Where the cells of the maps lie in the original image.
+
+        Raises:
+            ValueError: If the prediction failed.
+        """
+        _check_ok(self.status)
+        if self.geometry is None:
+            return Placement.of(self.maps.shape[1:])
+        g = self.geometry
+        extent = (g.input_height * g.scale_y, g.input_width * g.scale_x)
+        return Placement((g.offset_y, g.offset_x), extent, (g.original_height, g.original_width), self.spacing)
+
+    def regions(
+        self, *, share: float | None = None, threshold: float | None = None, at_most: int | None = None
+    ) -> Regions:
+        """Return the connected regions of the evidence for the predicted class against its rival, as `contrast` says.
+
+        Their boxes are in pixels of the original, their contributions and the rest add up to the mean of `margin`.
+
+        Args:
+            share: As in `Evidence.regions`.
+            threshold: Likewise.
+            at_most: Likewise.
+
+        Raises:
+            ValueError: If the prediction failed, or a value is out of range.
+        """
+        (found,) = self.evidence().regions(
+            *self.contrast, share=share, threshold=threshold, at_most=at_most, placement=self.placement
+        )
+        return found
 
     def _repr_html_(self) -> str:
         if self.status == "failed":
@@ -112,6 +157,11 @@ class Prediction:
         picture = f'<img alt="{about}" style="{style}" src="data:image/png;base64,{address}">'
         scale = f"mean {margin.mean(dtype=np.float64):+.3f}, scale &plusmn;{limit:.3g} logits"
         return f'<figure style="margin:0">{picture}<figcaption>{about}<br>{scale}</figcaption></figure>'
+
+
+def _check_ok(status: str) -> None:
+    if status == "failed":
+        raise ValueError("Expected a prediction with status 'ok', but got a failed one. Look at `reason`.")
 
 
 def choose_class(

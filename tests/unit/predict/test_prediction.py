@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from softcam.imaging import Geometry
 from softcam.predict import Prediction, decide
 from softcam.predict.prediction import choose_class
 
@@ -77,3 +78,23 @@ def test_a_failed_prediction_has_no_margin() -> None:
     assert np.isnan(failed.sum_error)
     with pytest.raises(ValueError, match="status 'ok', but got a failed one"):
         failed.margin()
+
+
+def test_regions_lie_in_the_original_and_add_up_to_the_margin() -> None:
+    maps = np.array([[[4.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 2.0]]], np.float32)
+    geometry = Geometry(40, 60, 20, 20, scale_x=2.0, scale_y=2.0, offset_x=10.0, offset_y=0.0)
+    logits = maps.mean((1, 2))
+    prediction = Prediction(
+        "a", "ok", ("x", "y"), predicted="y", logits=logits, maps=maps, geometry=geometry, spacing=(0.5, 0.1)
+    )
+    regions = prediction.regions(threshold=2.0)
+    assert [(region.supports, region.box) for region in regions] == [
+        (False, (10.0, 0.0, 20.0, 20.0)),
+        (True, (30.0, 20.0, 20.0, 20.0)),
+    ]
+    assert regions.total == prediction.margin().mean(dtype=np.float64) == -0.5
+    assert regions[0].millimetres == pytest.approx(400 * 0.05)
+    with pytest.raises(ValueError, match="failed one"):
+        Prediction("a", "failed", ("x", "y")).regions()
+    with pytest.raises(ValueError, match="failed one"):
+        Prediction("a", "failed", ("x", "y")).placement  # noqa: B018 - the property raises

@@ -11,7 +11,6 @@ from pydicom.sr.coding import Code
 
 from softcam.imaging import scale_limit
 from softcam.imaging.dicom import SPACINGS
-from softcam.interop.dicom.alignment import find_cells, spread
 from softcam.interop.dicom.order import LOGIT, Order
 from softcam.interop.dicom.settings import one_line
 
@@ -27,7 +26,7 @@ def make_map(order: Order) -> Dataset:
     class is its logit.
     """
     classes = np.argsort(-order.prediction.logits, kind="stable")[: order.settings.max_classes]
-    pixels = spread(order.prediction.maps[classes], order.geometry, outside=PADDING)
+    pixels = order.prediction.placement.spread(order.prediction.maps[classes], outside=PADDING)
     result = ParametricMap(
         source_images=[order.source.header if order.source.has_place else _place_anew(order)],
         pixel_array=np.moveaxis(pixels, 0, -1)[None],
@@ -42,7 +41,7 @@ def make_map(order: Order) -> Dataset:
         **order.place("map"),
     )
     _index_by_class(result, [one_line(order.prediction.classes[index]) for index in classes])
-    if min(map(np.min, find_cells(order.geometry, order.margin.shape))) < 0:
+    if min(map(np.min, order.prediction.placement.find_cells(order.margin.shape))) < 0:
         result.FloatPixelPaddingValue = result.FloatPixelPaddingRangeLimit = PADDING
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,7 @@ from softcam.interop.dicom.settings import (
     one_line,
 )
 from softcam.interop.dicom.source import SourceFrame
+from softcam.nn import Regions
 from softcam.predict import Prediction
 
 SCHEME = "99SOFTCAM"
@@ -84,9 +86,14 @@ class Order:
         return self.prediction.margin()
 
     @cached_property
+    def regions(self) -> Regions:
+        """All regions of that evidence."""
+        return self.prediction.regions(share=self.settings.threshold)
+
+    @property
     def threshold(self) -> float:
         """Logits per cell from which cells are segmented: a share of the strongest evidence of this image."""
-        return self.settings.threshold * float(np.abs(self.margin).max()) or 1.0
+        return self.regions.threshold if math.isfinite(self.regions.threshold) else 1.0
 
     @property
     def shown(self) -> str:

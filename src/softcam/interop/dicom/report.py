@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from highdicom import UID
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
@@ -31,8 +32,9 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from softcam.interop.dicom.order import LOGIT, SCHEME, Order
-from softcam.interop.dicom.regions import Region, find_regions
+from softcam.interop.dicom.outline import trace_outline
 from softcam.interop.dicom.settings import MANUFACTURER, PRODUCT, one_line
+from softcam.nn import Region
 
 ONE = Code("1", "UCUM", "no units")
 DEVICE = CodedConcept("121007", "DCM", "Device")
@@ -147,41 +149,34 @@ def _list_classes(order: Order) -> Iterator[MeasurementsAndQualitativeEvaluation
 def _list_regions(
     order: Order,
 ) -> Iterator[PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations]:
-    regions, rest = find_regions(order.margin, order.threshold, at_most=order.settings.max_regions)
+    regions = order.prediction.regions(share=order.settings.threshold, at_most=order.settings.max_regions)
     for number, region in enumerate(regions, start=1):
         yield PlanarROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=_track(f"region {number}"),
             referenced_region=_outline(order, region),
             finding_type=SUPPORTS if region.supports else OPPOSES,
-            measurements=_contributions(order, region),
+            measurements=_contributions(order, region.cells, region.contribution),
         )
-    remainder = Region(rest, supports=True)
     yield MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_track("remainder"),
         finding_type=REMAINDER,
-        measurements=_contributions(order, remainder),
+        measurements=_contributions(order, regions.rest, regions.remainder),
         source_images=[_source_image(order)],
     )
 
 
-def _contributions(order: Order, region: Region) -> list[Measurement]:
-    prediction = order.prediction
-    shown, rival = prediction.contrast
-    found = [_measure(TO_LOGIT, region.sum_up(prediction.maps[shown]))]
+def _contributions(order: Order, cells: npt.NDArray[np.bool_], contribution: float) -> list[Measurement]:
+    shown, rival = order.prediction.contrast
+    found = [_measure(TO_LOGIT, order.prediction.evidence().contribution(torch.from_numpy(cells), shown).item())]
     if rival is not None:
-        # The difference of two sums rather than the sum of rounded differences, so that both add up alike.
-        found.append(_measure(TO_MARGIN, region.sum_up(prediction.maps[shown]) - region.sum_up(prediction.maps[rival])))
-    return [*found, _measure(CELLS, int(region.cells.sum()), ONE)]
+        found.append(_measure(TO_MARGIN, contribution))
+    return [*found, _measure(CELLS, int(cells.sum()), ONE)]
 
 
 def _outline(order: Order, region: Region) -> ImageRegion:
-    geometry, (rows, columns) = order.geometry, order.margin.shape
-    points: list[tuple[float, float]] = []
-    for column, row in region.trace():
-        x, y = geometry.to_original(column * geometry.input_width / columns, row * geometry.input_height / rows)
-        points.append((min(max(x, 0.0), geometry.original_width), min(max(y, 0.0), geometry.original_height)))
+    rows, columns = order.prediction.placement.find_edges(region.cells.shape)
     header = order.source.header
-    outline: npt.NDArray[np.float64] = np.array(points)
+    outline: npt.NDArray[np.float64] = np.array([(columns[x], rows[y]) for x, y in trace_outline(region.cells)])
     return ImageRegion(
         graphic_type=GraphicTypeValues.POLYLINE,
         graphic_data=outline,

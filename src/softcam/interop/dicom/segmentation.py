@@ -7,7 +7,6 @@ from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, Segmentation
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 
-from softcam.interop.dicom.alignment import spread
 from softcam.interop.dicom.evidence_map import CLASS_ACTIVATION
 from softcam.interop.dicom.order import Order
 from softcam.interop.dicom.settings import one_line
@@ -20,7 +19,7 @@ def make_segmentation(order: Order) -> Dataset:
 
     Its description states the threshold. Where no cell reaches it, the segment is there and empty.
     """
-    mask = (order.margin >= order.threshold).astype(np.float32)
+    mask = order.prediction.placement.spread(order.regions.support, outside=False)
     segment = SegmentDescription(
         segment_number=1,
         segment_label=one_line(f"Evidence for {order.shown}"),
@@ -32,7 +31,7 @@ def make_segmentation(order: Order) -> Dataset:
     segment.SegmentDescription = f"Evidence for {order.question}, {order.threshold_text}"[:1024]
     return Segmentation(
         source_images=[order.source.header],
-        pixel_array=spread(mask, order.geometry, outside=0.0).astype(np.uint8),
+        pixel_array=mask.astype(np.uint8),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
         content_label="EVIDENCE",

@@ -5,6 +5,7 @@ import { formatTick, paintBar } from "./colorbar.js";
 import { download, element } from "./elements.js";
 import { nameContrast } from "./explanation.js";
 import { cellRectangle } from "./geometry.js";
+import { placeRegion } from "./regions.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {import("./stage.js").Stage} Stage */
@@ -68,7 +69,8 @@ export function writeRecord(session) {
   const { explanation, view, measurement, regions, state } = session;
   if (!explanation || !view) return "";
   const contrast = { target: view.target, against: view.against };
-  const found = regions.map(({ cells, supports, contribution }) => ({ cells, supports, contribution }));
+  const { grid, geometry, record } = explanation;
+  const found = regions.map((region) => ({ ...region, ...placeRegion(region.cells, grid, geometry, record.spacing) }));
   const measured = measurement && {
     ...state.region,
     coverage: measurement.coverage,

@@ -1,4 +1,6 @@
-/** Connected regions of evidence, found as the reports of `softcam` find them. */
+/** Connected regions of evidence, found as `Evidence.regions` finds them. */
+
+import { cellRectangle } from "./geometry.js";
 
 /**
  * @typedef {object} Region
@@ -80,4 +82,26 @@ function neighbours(cell, [rows, columns]) {
   if (column > 0) found.push(cell - 1);
   if (column < columns - 1) found.push(cell + 1);
   return found;
+}
+
+/**
+ * Return where a region lies, as `Region` of the library does: its box and area in pixels of the original, and its area
+ * in square millimetres, or null where the distance of pixels is not known.
+ * @param {number[]} cells
+ * @param {[number, number]} grid
+ * @param {import("./geometry.js").Geometry} geometry
+ * @param {[number, number]|null} spacing
+ */
+export function placeRegion(cells, grid, geometry, spacing) {
+  const place = (/** @type {number} */ cell) =>
+    cellRectangle(geometry, grid, Math.floor(cell / grid[1]), cell % grid[1]);
+  const [first, ...others] = cells.map(place);
+  const pixels = others.reduce((sum, { width, height }) => sum + width * height, first.width * first.height);
+  const union = others.reduce((box, { x, y, width, height }) => {
+    const [left, top] = [Math.min(box.x, x), Math.min(box.y, y)];
+    const [right, bottom] = [Math.max(box.x + box.width, x + width), Math.max(box.y + box.height, y + height)];
+    return { x: left, y: top, width: right - left, height: bottom - top };
+  }, first);
+  const millimetres = spacing && pixels * spacing[0] * spacing[1];
+  return { box: [union.x, union.y, union.width, union.height], pixels, millimetres };
 }

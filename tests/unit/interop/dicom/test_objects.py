@@ -15,7 +15,6 @@ from pydicom import Dataset
 
 from softcam.errors import DicomError
 from softcam.interop.dicom import KINDS, ModelIdentity, ObjectSettings, RunKey, read_source, write_objects
-from softcam.interop.dicom.alignment import find_cells
 from softcam.interop.dicom.evidence_map import PADDING
 from softcam.predict import Prediction
 
@@ -104,7 +103,7 @@ def test_a_map_gives_back_the_same_numbers_on_the_right_pixels(
     made = write(packaged(name), frame, prediction=prediction, settings=ObjectSettings(kinds=("map",)))
     read = hd.pm.ParametricMap.from_dataset(made["map"])
     stored = np.atleast_3d(read.pixel_array).reshape(len(prediction.classes), *source.size)
-    rows, columns = find_cells(prediction.geometry, prediction.maps.shape[1:])
+    rows, columns = prediction.placement.find_cells(prediction.maps.shape[1:])
     labels = [group.FrameContentSequence[0].FrameLabel for group in read.PerFrameFunctionalGroupsSequence]
     assert sorted(labels) == sorted(prediction.classes)
     assert labels == [prediction.classes[index] for index in np.argsort(-prediction.logits)]

@@ -1,12 +1,9 @@
-"""Connected regions of evidence: what each of them adds to a logit, and where its border runs."""
+"""Where the border of a region of cells runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
 Point = tuple[int, int]
@@ -14,62 +11,19 @@ Point = tuple[int, int]
 _STEPS = ((0, -1), (1, 0), (0, 1), (-1, 0))
 
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """Cells that touch along their sides and are all for a class, or all against it.
+def trace_outline(cells: Mask) -> tuple[Point, ...]:
+    """Return the border of a region as one closed line of corners (x, y) in cells, first and last the same.
+
+    A hole is joined to the border by a line that runs there and back, so that exactly the region is enclosed.
 
     Args:
-        cells: (h, w) mask.
-        supports: Whether they are for the class.
+        cells: (h, w), of which those that are marked touch along their sides.
     """
-
-    cells: Mask
-    supports: bool
-
-    def sum_up(self, values: npt.NDArray[np.floating]) -> float:
-        """Return what the region adds to the mean of a map (h, w): regions that tile it add up to that mean."""
-        return float(values.astype(np.float64)[self.cells].sum() / values.size)
-
-    def trace(self) -> tuple[Point, ...]:
-        """Return the region's border as one closed line of corners (x, y) in cells, first and last the same.
-
-        A hole is joined to the border by a line that runs there and back, so that exactly the region is enclosed.
-        """
-        loops = sorted(_trace_loops(self.cells), key=min)
-        border = loops[0]
-        for hole in loops[1:]:
-            border = _join(border, hole)
-        return _straighten(border)
-
-
-def find_regions(
-    evidence: npt.NDArray[np.floating], threshold: float, *, at_most: int
-) -> tuple[tuple[Region, ...], Mask]:
-    """Return the regions that contribute most, and the cells that are in none of them.
-
-    Args:
-        evidence: (h, w) signed.
-        threshold: Cells of at least this much for, or at least this much against, make regions; positive.
-        at_most: How many regions.
-
-    Returns:
-        Regions by falling absolute contribution, and the (h, w) mask of the rest.
-
-    Example:
-        >>> regions, rest = find_regions(np.array([[2.0, 0.0, -1.0]]), 1.0, at_most=9)
-        >>> [(region.supports, region.cells.tolist()) for region in regions], rest.tolist()
-        ([(True, [[True, False, False]]), (False, [[False, False, True]])], [[False, True, False]])
-    """
-    found = []
-    for supports, mask in ((True, evidence >= threshold), (False, evidence <= -threshold)):
-        labels, count = ndimage.label(mask)
-        found += [Region(labels == number, supports) for number in range(1, count + 1)]
-    found.sort(key=lambda region: -abs(region.sum_up(evidence)))
-    kept = tuple(found[:at_most])
-    rest = np.ones(evidence.shape, np.bool_)
-    for region in kept:
-        rest &= ~region.cells
-    return kept, rest
+    loops = sorted(_trace_loops(cells), key=min)
+    border = loops[0]
+    for hole in loops[1:]:
+        border = _join(border, hole)
+    return _straighten(border)
 
 
 def _trace_loops(cells: Mask) -> list[list[Point]]:
