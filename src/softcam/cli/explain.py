@@ -19,8 +19,13 @@ EXAMPLES = """\
   softcam explain model images/ --out explained --backend openvino
   softcam explain model study/ --out explained --dicom-out map report --deidentify
   softcam explain model images/ --out explained --record keys/key.pem
+  softcam explain model images/ --out explained --draw-boxes --regions 0.4
   softcam explain model shards/part-*.tar --out explained --engine ray --workers 2
 """
+
+
+SHARE = 0.5
+"""Share of the strongest evidence from which cells make regions where --regions names none."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -48,20 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="warn",
         help="what becomes of an image that is unlike those of the training, where the model says what they were like",
     )
-    parser.add_argument("--no-overlays", action="store_true", help="write no pictures")
-    parser.add_argument("--no-arrays", action="store_true", help="write no evidence arrays")
-    parser.add_argument(
-        "--dicom-out",
-        type=str,
-        nargs="*",
-        default=None,
-        metavar="KIND",
-        help="write DICOM objects of DICOM images: map, segmentation, report, capture; all if none is named",
-    )
-    parser.add_argument("--deidentify", action="store_true", help="write them with the basic profile of PS3.15 applied")
-    parser.add_argument(
-        "--record", type=Path, default=None, metavar="KEY", help="write signed records; key.pem of `softcam keys`"
-    )
+    _add_products(parser)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
     parser.add_argument("--workers", type=int, default=None, help="with Ray: most workers; default: one per GPU or CPU")
     parser.add_argument("--address", type=str, default=None, help="with Ray: a running cluster, such as auto")
@@ -75,6 +67,35 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", help="YAML file with these options")
 
 
+def _add_products(parser: ArgumentParser) -> None:
+    """Declare what may be written for each image."""
+    parser.add_argument("--no-overlays", action="store_true", help="write no pictures")
+    parser.add_argument("--no-arrays", action="store_true", help="write no evidence arrays")
+    parser.add_argument(
+        "--regions",
+        type=float,
+        nargs="?",
+        const=SHARE,
+        default=None,
+        metavar="SHARE",
+        help="write regions.csv and boxes.csv: connected cells of at least this share of an image's strongest evidence",
+    )
+    parser.add_argument("--region-logits", type=float, default=None, help="the same, of at least so many logits a cell")
+    parser.add_argument("--draw-boxes", action="store_true", help="draw the boxes of the regions on the overlays")
+    parser.add_argument(
+        "--dicom-out",
+        type=str,
+        nargs="*",
+        default=None,
+        metavar="KIND",
+        help="write DICOM objects of DICOM images: map, segmentation, report, capture; all if none is named",
+    )
+    parser.add_argument("--deidentify", action="store_true", help="write them with the basic profile of PS3.15 applied")
+    parser.add_argument(
+        "--record", type=Path, default=None, metavar="KEY", help="write signed records; key.pem of `softcam keys`"
+    )
+
+
 def run(options: Any) -> int:
     """Explain every input; a bad one is named and the rest goes on."""
     if options.engine == "ray":
@@ -82,7 +103,7 @@ def run(options: Any) -> int:
     if options.workers is not None or options.address is not None or options.evidence != "float32":
         raise ValueError("Expected --workers, --address and --evidence together with --engine ray, but got no engine.")
     from softcam.bundle import find_bundle
-    from softcam.predict import Checks, Predictor
+    from softcam.predict import Predictor
     from softcam.records import load_signer
     from softcam.reporting.explanations import explain
     from softcam.reporting.inputs import Reading
@@ -91,18 +112,13 @@ def run(options: Any) -> int:
     reading = Reading(_read_frames(options.frames), draft=options.draft)
     bundle = find_bundle(options.model)
     with telling("softcam.predict"):
-        predictor = Predictor(
-            bundle,
-            batch_size=options.batch_size,
-            device=options.device,
-            backend=options.backend,
-            checks=Checks.of_inputs(options.checks),
-        )
+        predictor = Predictor(bundle, **_set_predictor(options))
     writer = _create_writer(options, bundle, predictor.fingerprint)
     products = Products(
         overlays=not options.no_overlays,
         arrays=not options.no_arrays,
         signer=None if options.record is None else load_signer(options.record),
+        regions=_choose_regions(options),
         further=None if writer is None else Further("dicom", writer.arguments, partial(_write_objects, writer)),
     )
     with telling("softcam.predict"), progress() as report:
@@ -127,11 +143,33 @@ def run(options: Any) -> int:
     return 1 if summary.failed or (objects is not None and objects.failures) else 0
 
 
+def _set_predictor(options: Any) -> dict[str, Any]:
+    """Return the options of the predictor."""
+    from softcam.predict import Checks
+
+    return {
+        "batch_size": options.batch_size,
+        "device": options.device,
+        "backend": options.backend,
+        "checks": Checks.of_inputs(options.checks),
+    }
+
+
+def _choose_regions(options: Any) -> Any:
+    """Return which regions are asked for, None for none."""
+    from softcam.reporting.regions import RegionSettings
+
+    if options.regions is None and options.region_logits is None:
+        if options.draw_boxes:
+            raise ValueError("Expected --draw-boxes together with --regions or --region-logits, but got it alone.")
+        return None
+    return RegionSettings(options.regions, options.region_logits, boxes=options.draw_boxes)
+
+
 def _run_on_ray(options: Any) -> int:
     """Explain every input on the workers of a cluster."""
     from softcam.bundle import find_bundle
     from softcam.distributed import Listed, RaySettings, explain
-    from softcam.predict import Checks
     from softcam.reporting.inputs import list_entries
     from softcam.reporting.places import describe_place, open_places
 
@@ -139,18 +177,15 @@ def _run_on_ray(options: Any) -> int:
         raise ValueError("Expected --dicom-out with --engine local, but got ray, which writes tables alone.")
     if options.record is not None:
         raise ValueError("Expected --record with --engine local, but got ray, which writes tables alone.")
+    if options.regions is not None or options.region_logits is not None or options.draw_boxes:
+        raise ValueError("Expected --regions with --engine local, but got ray, which writes predictions alone.")
     if options.draft:
         raise ValueError("Expected --draft with --engine local, but got ray, which decodes every pixel.")
     settings = RaySettings(
         workers=options.workers,
         address=options.address,
         evidence="none" if options.no_arrays else options.evidence,
-        predictor={
-            "batch_size": options.batch_size,
-            "device": options.device,
-            "backend": options.backend,
-            "checks": Checks.of_inputs(options.checks),
-        },
+        predictor=_set_predictor(options),
     )
     entries = list_entries(options.paths, exclude=options.out, frames=_read_frames(options.frames))
     inputs = (Listed(e.id, describe_place(e), e.frame, e.refusal, e.file.stamp) for e in entries)

@@ -232,7 +232,7 @@ def find_regions(
         >>> [(region.supports, round(region.contribution, 3), region.box) for region in regions], regions.remainder
         ([(True, 0.667, (0.0, 0.0, 1.0, 1.0)), (False, -0.333, (2.0, 0.0, 1.0, 1.0))], 0.16666666666666666)
     """
-    _check_choice(share, threshold, at_most)
+    check_limits(share, threshold, at_most)
     exact = np.asarray(values, np.float64)
     if not np.isfinite(exact).all():
         raise ValueError("Expected finite evidence to find regions in, but got NaN or infinity.")
@@ -246,6 +246,22 @@ def find_regions(
     for region in kept:
         rest &= ~region.cells
     return Regions(kept, rest, float(exact[rest].sum() / exact.size), limit)
+
+
+def check_limits(share: float | None, threshold: float | None, at_most: int | None) -> None:
+    """Refuse what cannot say which cells make regions, as `find_regions` takes it.
+
+    Raises:
+        ValueError: If a value is out of range, or both thresholds are given.
+    """
+    if share is not None and threshold is not None:
+        raise ValueError("Expected `share` or `threshold`, but got both. Leave one out.")
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"Expected `share` to be in (0, 1], but got {share}.")
+    if threshold is not None and not 0 < threshold < math.inf:
+        raise ValueError(f"Expected `threshold` to be finite and above 0, but got {threshold}.")
+    if at_most is not None and at_most < 0:
+        raise ValueError(f"Expected `at_most` to be at least 0, but got {at_most}.")
 
 
 class _Labelled(NamedTuple):
@@ -277,14 +293,3 @@ def _locate(pixels: int, start: float, extent: float, cells: int) -> Indices:
     position = (np.arange(pixels) + 0.5 - start) / extent
     index = np.floor(position * cells).astype(np.intp)
     return np.where((position >= 0) & (position < 1), np.minimum(index, cells - 1), -1)
-
-
-def _check_choice(share: float | None, threshold: float | None, at_most: int | None) -> None:
-    if share is not None and threshold is not None:
-        raise ValueError("Expected `share` or `threshold`, but got both. Leave one out.")
-    if share is not None and not 0 < share <= 1:
-        raise ValueError(f"Expected `share` to be in (0, 1], but got {share}.")
-    if threshold is not None and not 0 < threshold < math.inf:
-        raise ValueError(f"Expected `threshold` to be finite and above 0, but got {threshold}.")
-    if at_most is not None and at_most < 0:
-        raise ValueError(f"Expected `at_most` to be at least 0, but got {at_most}.")

@@ -30,13 +30,14 @@ from softcam.reporting.journal import Journal, Row, open_journal
 from softcam.reporting.overlays import draw_overlay
 from softcam.reporting.predictions import Columns, make_row, write_tables
 from softcam.reporting.products import EVERYTHING, Products
+from softcam.reporting.regions import BOXES, REGIONS, describe_regions, write_regions
 from softcam.runs import RECORD, read_counts
 
 Progress = Callable[[str, int, int], None]
 
 JOURNAL = "run.partial.jsonl"
 RECORDS = "records.jsonl"
-PRODUCTS = ("predictions.csv", "failures.csv", "evidence", "overlays", RECORDS)
+PRODUCTS = ("predictions.csv", "failures.csv", "evidence", "overlays", RECORDS, REGIONS, BOXES)
 
 _KEPT_PIXELS = 16 * 1024 * 1024
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.partial\.[a-z]+$")
@@ -71,6 +72,8 @@ def explain(
     progress: Progress | None = None,
 ) -> ExplainSummary:
     """Predict images and write `predictions.csv`, `failures.csv`, `evidence/`, `overlays/` and, last, `run.json`.
+
+    Where regions are asked for, also `regions.csv` and `boxes.csv`.
 
     One row per input, in input order. A call that was killed continues where it stopped when it is repeated; a
     finished one returns at once. A second file with the same bytes, or the same frame of it, fails as a duplicate of
@@ -121,7 +124,9 @@ class _Run:
             if self.products.arrays:
                 written.append(stage(self.out / "evidence" / f"{entry.id}.npz", encode_evidence(outcome.prediction)))
             if self.products.overlays and limit is not None:
-                pixels = draw_overlay(outcome.image or entry.decode(), outcome.prediction, limit=limit)
+                image, asked = outcome.image or entry.decode(), self.products.regions
+                boxes = None if asked is None or not asked.boxes else asked.find(outcome.prediction)
+                pixels = draw_overlay(image, outcome.prediction, limit=limit, regions=boxes)
                 written.append(stage(self.out / "overlays" / f"{entry.id}.png", encode_png(pixels)))
             if self.products.further is not None:
                 self.products.further.write(entry, outcome)
@@ -148,6 +153,8 @@ def _complete(run: _Run, identity: dict[str, Any], progress: Progress) -> dict[s
         counts = write_tables(run.out, journal.rows(), Columns.of(run.predictor))
         if counts["inputs"] != identity["inputs"]["count"]:
             raise RunError("Expected the inputs to stay as they are, but files came or went. Use another `out`.")
+        if run.products.regions is not None:
+            write_regions(run.out, ((row.id, row.regions) for row in journal.rows() if row.regions is not None))
         head = _write_records(run, journal)
         record = {
             "command": "explain",
@@ -234,11 +241,13 @@ def _make_batch(run: _Run, jobs: Sequence[Job], seen: dict[str, str], limit: flo
     rows, good = [], []
     for entry, outcome in jobs:
         row = make_row(entry, None if outcome is None else outcome.prediction, seen, Columns.of(run.predictor))
-        rows.append(
-            row if run.products.signer is None else _with_facts(row, entry, outcome, arrays=run.products.arrays)
-        )
+        if run.products.signer is not None:
+            row = _with_facts(row, entry, outcome, arrays=run.products.arrays)
         if outcome is not None and row.status == "ok":
             good.append((entry, outcome))
+            if run.products.regions is not None:
+                row = replace(row, regions=describe_regions(outcome.prediction, run.products.regions))
+        rows.append(row)
     if good and limit is None and run.products.overlays:
         limit = scale_limit(np.concatenate([outcome.prediction.margin().ravel() for _, outcome in good]))
     return Batch(rows, good, limit)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from softcam.evaluation.result import GalleryCase
 from softcam.imaging import scale_limit, signed_colors
+from softcam.nn import find_regions
 from softcam.reporting.wording import MINUS, method_title, number, percent, scientific
 
 _OPACITY = 0.75
@@ -82,6 +83,7 @@ class CaseView:
     margin: Layer
     cells: tuple[Cell, ...]
     account: Account
+    regions: str
     scores: tuple[ClassScore, ...]
     classes: tuple[Layer, ...]
     peers: tuple[Layer, ...]
@@ -188,6 +190,7 @@ def _case_view(case: GalleryCase, limit: float, anchor: str) -> CaseView:
         margin=Layer(title, data_uri(signed_layer(case.margin, limit)), describe_peak(case.margin)),
         cells=_cells(case.margin),
         account=_account(case, target, against),
+        regions=describe_regions(case.margin),
         scores=_scores(case),
         classes=tuple(
             Layer(name, data_uri(signed_layer(evidence, limit)), f"logit {number(logit, 2, signed=True)}")
@@ -211,6 +214,27 @@ def describe_peak(values: np.ndarray) -> str:
             where = f"row {row + 1}, column {column + 1} ({number(value, 2, signed=True)})"
             parts.append(f"strongest {word} at {where}")
     return "; ".join(parts) or "no evidence either way"
+
+
+def describe_regions(values: np.ndarray, most: int = 3) -> str:
+    """Say in words which connected regions of a map add most to its mean, and what all other cells add.
+
+    >>> describe_regions(np.array([[0.0, 8.0], [1.0, 6.0]]))
+    '+3.50 from 2 cells in row 1 to 2, column 2; +0.25 from the rest'
+    """
+    regions = find_regions(values, at_most=most)
+    parts = []
+    for region in regions:
+        rows, columns = (np.flatnonzero(region.cells.any(axis=axis)) + 1 for axis in (1, 0))
+        count = int(region.cells.sum())
+        size = f"{count} cell" + "s" * (count > 1)
+        place = f"row {_span(rows)}, column {_span(columns)}"
+        parts.append(f"{number(region.contribution, 2, signed=True)} from {size} in {place}")
+    return "; ".join([*parts, f"{number(regions.remainder, 2, signed=True)} from the rest"])
+
+
+def _span(places: np.ndarray) -> str:
+    return f"{places[0]}" if len(places) == 1 else f"{places[0]} to {places[-1]}"
 
 
 def _peer_layer(name: str, values: np.ndarray) -> Layer:

@@ -26,6 +26,7 @@ class Row:
         digest: SHA-256 of the file's bytes, with `#` and the number of the frame where it holds several; empty if it
             could not be read.
         facts: What a record will say of it, in JSON values, and when; None where no records are written.
+        regions: What the tables of regions will say of it, in JSON values; None where none are written.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Row:
     error: str = ""
     digest: str = ""
     facts: dict[str, Any] | None = None
+    regions: dict[str, Any] | None = None
 
 
 class Journal:

@@ -10,6 +10,7 @@ from typing import Any
 from softcam.predict import Outcome
 from softcam.records import Signer
 from softcam.reporting.inputs import Entry
+from softcam.reporting.regions import RegionSettings
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Products:
         further: What else is written, e.g. DICOM objects.
         signer: Signs `records.jsonl`, which says of every image what was predicted and can be checked later; None for
             no records.
+        regions: Which regions `regions.csv` and `boxes.csv` list; None for neither.
 
     Raises:
         ValueError: If `limit` is not positive and finite.
@@ -52,6 +54,7 @@ class Products:
     limit: float | None = None
     further: Further | None = None
     signer: Signer | None = None
+    regions: RegionSettings | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and not 0 < self.limit < math.inf:
@@ -65,6 +68,8 @@ class Products:
         own: dict[str, Any] = {"overlays": self.overlays, "arrays": self.arrays, "limit": self.limit}
         if self.further is not None:
             own[self.further.name] = self.further.arguments
+        if self.regions is not None:
+            own["regions"] = self.regions.arguments
         return own if self.signer is None else {**own, "records": self.signer.name}
 
 
