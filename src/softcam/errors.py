@@ -70,6 +70,10 @@ class RunError(SoftCAMError):
     """A training, evaluation or explanation that cannot start, continue or finish."""
 
 
+class DivergenceError(RunError):
+    """A training whose loss is no longer finite."""
+
+
 class MissingExtraError(SoftCAMError, ImportError):
     """An optional dependency that is not installed.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,41 @@ def lock(stream: IO[bytes], folder: Path) -> None:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"Expected {folder} to be free, but another run is writing there.") from error
+
+
+@contextmanager
+def awaited(path: Path) -> Iterator[None]:
+    """Let other processes wait until the body went through, for work that has to be done once.
+
+    Args:
+        path: File of the lock, in a folder that exists. It goes once the work is done: who waited finds it done.
+    """
+    with path.open("ab") as stream:
+        if sys.platform != "win32":
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold(folder: Path, name: str) -> Iterator[None]:
+    """Keep a folder for this process alone.
+
+    Args:
+        folder: The folder; it is made if needed.
+        name: File of the lock in it, which is there meanwhile.
+
+    Raises:
+        RunError: If another process writes there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    with path.open("ab") as stream:
+        lock(stream, folder)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def check_same_run(recorded: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from softcam.errors import RunError
-from softcam.runs import RECORD, as_text, check_same_run, read_counts
+from softcam.runs import RECORD, as_text, awaited, check_same_run, hold, read_counts
 
 
 def test_names_everything_that_differs(tmp_path: Path) -> None:
@@ -28,3 +29,31 @@ def test_counts_are_those_of_the_same_run_alone(tmp_path: Path) -> None:
     (tmp_path / RECORD).write_text("{}")
     with pytest.raises(RunError, match="cannot be read"):
         read_counts(tmp_path, {})
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with hold(tmp_path / "new", "work.lock"):
+        assert (tmp_path / "new" / "work.lock").is_file()
+        with pytest.raises(RunError, match="another run is writing there"), hold(tmp_path / "new", "work.lock"):
+            pytest.fail("it was held twice")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_who_comes_second_waits_until_the_work_is_done(tmp_path: Path) -> None:
+    order: list[str] = []
+    began = Event()
+
+    def follow() -> None:
+        began.set()
+        with awaited(tmp_path / "work.lock"):
+            order.append("second")
+
+    with awaited(tmp_path / "work.lock"):
+        thread = Thread(target=follow)
+        thread.start()
+        began.wait()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from softcam.bundle.calibration import Calibration
+from softcam.bundle.checkpoint import adopt, read_checkpoint
 from softcam.bundle.config import FORMAT_VERSION, BundleConfig, read_config
 from softcam.bundle.describe import list_versions
 from softcam.bundle.folder import load, load_black_box, save
@@ -18,6 +19,7 @@ __all__ = [
     "Calibration",
     "FeatureStatistics",
     "InputStatistics",
+    "adopt",
     "find_bundle",
     "fingerprint",
     "list_versions",
@@ -25,6 +27,7 @@ __all__ = [
     "load_black_box",
     "measure_inputs",
     "measure_intensities",
+    "read_checkpoint",
     "read_config",
     "save",
     "update",

@@ -16,6 +16,7 @@ EXAMPLES = """\
   softcam train --config my-recipe.yaml --out runs/mine
   softcam train --config rsna --data rsna/manifest.csv --set penalty.l1=2e-5 --out runs/rsna-sparse
   softcam train --config kaggle-dr --set model.backbone=torchvision:vgg16 --out runs/dr-vgg
+  softcam train --config kaggle-dr --weights my-resnet50.pth --out runs/dr-mine
   softcam train --config kaggle-dr --devices 4 --num-workers 8 --out runs/dr
   torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint node0:29500 \
       --no-python softcam train --config kaggle-dr --out runs/dr
@@ -26,6 +27,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--config", type=str, required=True, help="recipe: a YAML file, or the name of a built-in one")
     parser.add_argument("--data", type=str, default=None, help="manifest, instead of the recipe's data.source")
+    parser.add_argument(
+        "--weights",
+        type=str,
+        default=None,
+        help="what to begin from, instead of the recipe's: pretrained, none, a file of weights, a model or run folder",
+    )
     parser.add_argument(
         "--set", type=str, nargs="+", default=(), help="values to replace in the recipe, each as key=value"
     )
@@ -53,7 +60,7 @@ def run(options: Any) -> int:
     """Train; the first process prints the validation metrics."""
     from softcam.training import Hardware, change_recipe, is_first_process, read_recipe, train
 
-    changes = {"data.source": options.data, "precision": options.precision}
+    changes = {"data.source": options.data, "model.weights": options.weights, "precision": options.precision}
     flags = [f"{key}={json.dumps(value)}" for key, value in changes.items() if value is not None]
     recipe = change_recipe(read_recipe(options.config), (*flags, *options.set))
     hardware = Hardware(

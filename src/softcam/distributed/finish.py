@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,32 +20,12 @@ from softcam.distributed.plan import PLAN, STATE, Plan
 from softcam.distributed.shards import TABLE, fail_duplicate, list_done, name_shard, remove_leftovers, write_table
 from softcam.errors import RunError
 from softcam.files import atomic_path, write_atomic
-from softcam.runs import RECORD, as_text, check_same_run, lock, read_counts
+from softcam.runs import RECORD, as_text, check_same_run, read_counts
 from softcam.versions import installed_versions
 
 LOCK = "run.partial.lock"
 
 _FOREIGN = ("predictions.csv", "run.partial.jsonl", TABLE)
-
-
-@contextmanager
-def hold(out: Path) -> Iterator[None]:
-    """Keep a folder for this process alone.
-
-    Args:
-        out: The folder; it is made if needed.
-
-    Raises:
-        RunError: If another process writes there.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / LOCK
-    with path.open("ab") as stream:
-        lock(stream, out)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def find_finished(out: Path, identity: Mapping[str, Any]) -> dict[str, int] | None:

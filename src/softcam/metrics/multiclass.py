@@ -1,4 +1,4 @@
-"""Comparisons of classifiers of more than two classes."""
+"""Comparisons of classifiers of more than two classes, exclusive or independent."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def macro_noninferiority(
 ) -> NonInferiority:
     """Test that the macro AUROC of new probabilities is not worse than that of old ones by `margin` or more.
 
-    The macro AUROC is the mean over classes of one class against the rest. Passed if the lower bound of the two-sided
+    The macro AUROC is the mean over classes of one class against the rest, or over independent labels of those who have
+    each against those who do not. Passed if the lower bound of the two-sided
     95 % percentile bootstrap interval of the paired difference lies above -margin. For two classes `noninferiority`
     needs no resampling.
 
     Args:
-        target: (N,) class indices.
+        target: (N,) class indices, or (N, K) of 0 and 1 where classes are independent.
         probabilities_new: (N, K) under test.
         probabilities_old: (N, K) that they are compared with, on the same images.
         margin: Largest acceptable loss, in (0, 1), stated beforehand.
@@ -36,7 +37,7 @@ def macro_noninferiority(
 
     Returns:
         The difference (higher is better), its lower bound and the verdict; NaN and not passed where a class has no
-        image.
+        image, or every one.
 
     Raises:
         ValueError: If shapes do not fit each other, or `margin` is out of range.
@@ -47,11 +48,12 @@ def macro_noninferiority(
         raise ValueError(f"Expected `margin` to lie in (0, 1), but got {margin}. State a loss in AUROC such as 0.02.")
     new, old = (np.asarray(values, dtype=np.float64) for values in (probabilities_new, probabilities_old))
     truth = np.asarray(target)
-    if new.shape != old.shape or new.ndim != 2 or truth.shape != new.shape[:1]:
+    if new.shape != old.shape or new.ndim != 2 or truth.shape not in (new.shape[:1], new.shape):
         raise ValueError(
-            f"Expected (N,) targets and twice (N, K) probabilities, but got {truth.shape}, {new.shape}, {old.shape}."
+            "Expected (N,) or (N, K) targets and twice (N, K) probabilities, but got "
+            f"{truth.shape}, {new.shape}, {old.shape}."
         )
-    positive = truth[:, None] == np.arange(new.shape[1])
+    positive = truth > 0 if truth.ndim == 2 else truth[:, None] == np.arange(new.shape[1])
 
     def difference(weights: Array) -> Array:
         columns = [

@@ -254,6 +254,19 @@ def to_png(figure: Figure) -> bytes:
 
 
 @chart_style()
+def to_vector(figure: Figure) -> bytes:
+    """Render a figure as an SVG file of its own on white paper: the same bytes for the same figure.
+
+    Args:
+        figure: The drawing.
+    """
+    stream = io.BytesIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(stream, format="svg", facecolor="white", metadata=metadata)
+    return stream.getvalue()
+
+
+@chart_style()
 def to_svg(figure: Figure, name: str, *, alt: str) -> Markup:
     """Render a figure as an `<svg>` element for a page: its colours are CSS variables and its ids carry `name`.
 

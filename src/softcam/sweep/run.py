@@ -6,21 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from softcam.data import Manifest
 from softcam.errors import RecipeError
-from softcam.evaluation.labels import Floats, Indices
+from softcam.evaluation.labels import Floats
 from softcam.evaluation.locality import Question, ask, measure_locality
-from softcam.evaluation.localization import measure_localization
 from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import Predictions, predict_images
-from softcam.evaluation.subsamples import draw_stratified
-from softcam.evaluation.truth import read_truth
-from softcam.imaging import Preprocessing, decode_image
-from softcam.metrics import NonInferiority, auroc, macro_noninferiority, noninferiority
+from softcam.imaging import decode_image
+from softcam.sweep.accuracy import compare_auroc, measure_auroc
+from softcam.sweep.maps import Sample, average, draw_sample
 from softcam.sweep.places import Place, list_places, name_place, place_recipe
 from softcam.sweep.result import PlaceRow, SweepResult
 from softcam.training import Recipe, TrainingRun, train
@@ -97,11 +93,6 @@ def sweep(
         raise RecipeError("Expected the recipe of a SoftCAM model, but got that of a black box, which has no maps.")
     folder = Path(out)
     table = load_manifest(recipe, folder) if manifest is None else manifest
-    if table.task == "multilabel":
-        raise RecipeError(
-            "Expected one class per image, but the manifest is multi-label. Train each place with `softcam train` and "
-            "compare them with `softcam evaluate --others`."
-        )
     images = _example(recipe, table)
     places = settings.places or list_places(recipe, images)
     recipes = {name_place(place): place_recipe(recipe, place, images) for place in places}
@@ -121,7 +112,7 @@ def sweep(
         say(f"{name}: AUROC {rows[-1].auroc:.4f}, {rows[-1].receptive_field:.0f} px")
     return SweepResult(
         rows=tuple(rows),
-        black_box=_auroc(predictions.black_box, predictions.targets),
+        black_box=measure_auroc(_twin(predictions), predictions.targets),
         margin=settings.margin,
         images=len(predictions),
         located=min(settings.located, len(predictions)),
@@ -150,11 +141,11 @@ def _measure(
     seconds: float,
 ) -> PlaceRow:
     report = models.softcam.conversion
-    compared = _compare(predictions, settings.margin)
-    positions, truth = _choose_images(predictions, manifest, models.preprocessing, settings)
-    images = torch.stack([models.preprocessing(decode_image(manifest.paths[row]))[0] for row in positions])
-    targets = torch.from_numpy(manifest.targets[positions])
-    question = ask(models.softcam, models.to_device(images), targets, batch_size=settings.batch_size)
+    new, old, targets = predictions.probabilities, _twin(predictions), predictions.targets
+    compared = compare_auroc(new, old, targets, margin=settings.margin, patients=predictions.patients)
+    sample = draw_sample(manifest, predictions.rows, models.preprocessing, count=settings.located, seed=settings.seed)
+    images = models.to_device(sample.images)
+    question = ask(models.softcam, images, sample.targets, batch_size=settings.batch_size)
     window = round(settings.window * images.shape[-1])
     local = measure_locality(question, windows=(window,), seed=settings.seed)
     return PlaceRow(
@@ -162,61 +153,25 @@ def _measure(
         modules=report.places,
         map_stride=report.map_stride,
         grid=report.grid,
-        auroc=_auroc(predictions.probabilities, predictions.targets),
+        auroc=measure_auroc(new, targets),
         difference=compared.difference,
         low=compared.low,
         not_inferior=compared.passed,
-        receptive_field=_mean(local.receptive_field),
-        context_swap=_mean(local.context_swap),
-        near_zero_share=_mean(local.near_zero_share),
-        localization={} if truth is None else _localize(question, truth),
+        receptive_field=average(local.receptive_field),
+        context_swap=average(local.context_swap),
+        near_zero_share=average(local.near_zero_share),
+        localization=_localize(question, sample),
         shares=tuple(map(float, local.shares.mean(0))) if local.shares.shape[1] > 1 else (),
         seconds=seconds,
     )
 
 
-def _localize(question: Question, truth: Tensor) -> dict[str, float]:
-    """Return the means of the localisation metrics over images with findings (N, S, S)."""
-    maps = question.all_maps(question.images).cpu()
-    return {name: _mean(values.numpy()) for name, values in measure_localization(maps, truth).items()}
+def _localize(question: Question, sample: Sample) -> dict[str, float]:
+    found = sample.localize(question.all_maps(question.images))
+    return {name: average(values.numpy()) for name, values in found.items()}
 
 
-def _mean(values: Floats) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
-
-
-def _choose_images(
-    predictions: Predictions, manifest: Manifest, preprocessing: Preprocessing, settings: SweepSettings
-) -> tuple[Indices, Tensor | None]:
-    """Return rows of the table, and where their findings are; where there are any, only images with findings."""
-    marked = _marked(manifest, predictions.rows)
-    usable = predictions.rows if marked is None else marked
-    chosen = usable[draw_stratified(manifest.targets[usable], settings.located, seed=settings.seed)]
-    if marked is None:
-        return chosen, None
-    found = [read_truth(manifest, int(row), preprocessing) for row in chosen]
-    return chosen, torch.stack([truth for truth in found if truth is not None])
-
-
-def _marked(manifest: Manifest, rows: Indices) -> Indices | None:
-    """Return the rows with findings, or None if there are fewer than two."""
-    masks, boxes = manifest.masks, manifest.boxes
-    marked = np.array([row for row in rows if masks[row] is not None or len(boxes[row])], dtype=np.int64)
-    return marked if len(marked) > 1 else None
-
-
-def _auroc(probabilities: Floats | None, targets: Indices) -> float:
-    if probabilities is None:
-        return float("nan")
-    classes = range(1, 2) if probabilities.shape[1] == 2 else range(probabilities.shape[1])
-    return float(np.mean([auroc(probabilities[:, index], targets == index) for index in classes]))
-
-
-def _compare(predictions: Predictions, margin: float) -> NonInferiority:
-    new, old = predictions.probabilities, predictions.black_box
-    if old is None:
+def _twin(predictions: Predictions) -> Floats:
+    if predictions.black_box is None:
         raise RecipeError("Expected a black box to compare with, but got none.")
-    if new.shape[1] == 2:
-        return noninferiority(predictions.targets, new[:, 1], old[:, 1], margin=margin, groups=predictions.patients)
-    return macro_noninferiority(predictions.targets, new, old, margin=margin, groups=predictions.patients)
+    return predictions.black_box

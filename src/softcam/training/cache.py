@@ -21,6 +21,7 @@ from softcam.data import ImageDataset
 from softcam.errors import RunError
 from softcam.files import write_atomic
 from softcam.nn import evaluating, run_until
+from softcam.runs import awaited
 from softcam.training.batches import Batch, Part
 
 Features = NDArray[np.float16]
@@ -68,7 +69,8 @@ def cache_features(
     """Return a submodule's output for every view of every image, from the disk if it is there.
 
     Row `view * len(dataset) + index` belongs to that view of that image; a view is the dataset's epoch of that number.
-    An interrupted computation is continued; the file appears under its name only once it is whole.
+    An interrupted computation is continued; the file appears under its name only once it is whole. Of several processes
+    that want the same file, one computes it and the others wait.
 
     Args:
         model: Any module that has the submodule; it is run in eval mode and left as it was.
@@ -82,6 +84,14 @@ def cache_features(
     Raises:
         RunError: If the features do not fit on the disk or into float16.
     """
+    plan.path.parent.mkdir(parents=True, exist_ok=True)
+    with awaited(plan.path.with_suffix(".lock")):
+        _fill(model, dataset, plan, report)
+    features: Features = np.load(plan.path, mmap_mode="r")
+    return features
+
+
+def _fill(model: nn.Module, dataset: ImageDataset, plan: CachePlan, report: Report | None) -> None:
     if not plan.path.is_file():
         filling = _Filling(plan.path, rows=plan.views * len(dataset))
         with evaluating(model):
@@ -92,8 +102,6 @@ def cache_features(
         filling.finish()
     elif report is not None:
         report(plan.views * len(dataset), plan.views * len(dataset))
-    features: Features = np.load(plan.path, mmap_mode="r")
-    return features
 
 
 def _blocks(model: nn.Module, dataset: ImageDataset, plan: CachePlan, *, start: int) -> Iterator[Features]:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAUROC, MulticlassCohenKappa, MultilabelAUROC
 
-from softcam.errors import RunError
+from softcam.errors import DivergenceError
 from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
 from softcam.training.batches import Batch
 from softcam.training.distillation import distillation_loss
@@ -133,7 +133,7 @@ class Learner(LightningModule):
             batch_idx: Number of the batch in the epoch.
 
         Raises:
-            RunError: If the loss is not finite.
+            DivergenceError: If the loss is not finite.
         """
         inputs, targets, _, share = batch
         logits, penalty = self._penalised(inputs)
@@ -143,7 +143,7 @@ class Learner(LightningModule):
             loss = (1 - self.recipe.loss.teacher_share) * loss + self.recipe.loss.teacher_share * distance
         total = loss + penalty
         if not bool(torch.isfinite(total)):
-            raise RunError(
+            raise DivergenceError(
                 f"Expected the training loss to be finite, but got {float(total.detach())} in epoch "
                 f"{self.current_epoch + 1}, batch {batch_idx + 1}. "
                 "Lower `optimizer.lr` or the penalty, or set `optimizer.gradient_clip`."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from softcam.data import Augmentation
@@ -53,11 +54,12 @@ class ModelRecipe:
     Args:
         kind: `softcam` for the self-explainable model, `black_box` for its twin; both start from the same weights.
         backbone: Name as in `softcam.backbones`, such as `timm:resnet50`.
-        weights: `pretrained`, `none` (random, by the recipe's seed), or the folder of a bundle or a finished run to go
-            on from: a black box of that backbone, or a SoftCAM model, whose form then stays as it is. In a recipe
+        weights: `pretrained`, `none` (random, by the recipe's seed), or a path. The folder of a bundle or a finished
+            run is gone on from: a black box of that backbone, or a SoftCAM model, whose form then stays as it is. A
+            file of weights of that backbone, safetensors or a state dict that torch saved, is begun from. In a recipe
             file, a relative path starts at that file.
-        new_head: Whether the classifier starts from small random weights rather than from what the library or the
-            bundle gives; by default it does, unless `weights` is a folder.
+        new_head: Whether the classifier starts from small random weights rather than from what the library, the
+            bundle or the file gives; by default it does, unless `weights` is a folder.
         arguments: Further arguments of the backbone's constructor.
         exact: Whether to refuse a backbone whose logits no evidence maps can keep; by default its head is copied to
             every cell, with a warning, and the training makes up for it.
@@ -88,14 +90,19 @@ class ModelRecipe:
         require(self.layers is None or bool(self.at), "model.layers", "given together with model.at", self.layers)
 
     @property
-    def folder(self) -> str | None:
-        """The folder that the weights come from, if they do."""
+    def origin(self) -> str | None:
+        """The folder or file that the weights come from, if they do."""
         return None if self.weights in ("pretrained", "none") else self.weights
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the weights come from a file of tensors, rather than from a bundle."""
+        return self.origin is not None and Path(self.origin).is_file()
 
     @property
     def renews_head(self) -> bool:
         """Whether the classifier starts from small random weights."""
-        return self.folder is None if self.new_head is None else self.new_head
+        return self.origin is None or self.is_file if self.new_head is None else self.new_head
 
     def conversion(self) -> dict[str, Any]:
         """Return the arguments of `softcam.nn.convert` that shape the class evidence layer."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from softcam.backbones import Weights, create_black_box, default_preprocessing
-from softcam.bundle import find_bundle, fingerprint, load, load_black_box, read_config
+from softcam.bundle import adopt, find_bundle, fingerprint, load, load_black_box, read_checkpoint, read_config
 from softcam.data import ImageDataset, Manifest, read_manifest
 from softcam.data.sources import SOURCES, prepare_source
-from softcam.errors import RecipeError, SoftCAMWarning
+from softcam.errors import BundleError, RecipeError, SoftCAMWarning
 from softcam.imaging import Preprocessing
 from softcam.nn import SoftCAM, convert
 from softcam.training.cache import CachePlan, Report, cache_features, cache_key
@@ -82,12 +82,12 @@ def create_start(recipe: Recipe, manifest: Manifest, images: Tensor) -> Start:
 
     Raises:
         UnsupportedModelError: If the backbone is unknown or cannot be converted as the recipe asks.
-        BundleError: If the weights' folder is no bundle, or one of another backbone.
+        BundleError: If the weights' folder is no bundle, or one of another backbone, or their file does not fit it.
         RecipeError: If that bundle has other classes, or is a SoftCAM model where the recipe asks for something else.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
-        begin = _continue if _is_softcam(recipe.model.folder) else _begin
+        begin = _continue if _is_softcam(recipe.model) else _begin
         start = begin(recipe, manifest, images)
     return replace(start, model=start.model.to(memory_format=torch.channels_last))
 
@@ -102,22 +102,34 @@ def _begin(recipe: Recipe, manifest: Manifest, images: Tensor) -> Start:
     return Start(black_box if settings.kind == "black_box" else _convert(black_box, recipe, manifest, images), mark)
 
 
-def _is_softcam(folder: str | None) -> bool:
-    return folder is not None and read_config(find_bundle(folder)).kind == "softcam"
+def _is_softcam(settings: ModelRecipe) -> bool:
+    if settings.origin is None or settings.is_file:
+        return False
+    if not Path(settings.origin).exists():
+        raise BundleError(
+            "Expected `model.weights` to be pretrained, none, a model or run folder, or a file of weights, but there "
+            f"is nothing at {settings.origin!r}."
+        )
+    return read_config(find_bundle(settings.origin)).kind == "softcam"
 
 
 def _create_black_box(settings: ModelRecipe, num_classes: int) -> nn.Module:
     def create(weights: Weights) -> nn.Module:
         return create_black_box(settings.backbone, num_classes=num_classes, weights=weights, **settings.arguments)
 
-    if settings.folder is None:
+    if settings.origin is None:
         return create("none" if settings.weights == "none" else "pretrained")
-    return load_black_box(find_bundle(settings.folder), model=create("none"))
+    network = create("none")
+    if not settings.is_file:
+        return load_black_box(find_bundle(settings.origin), model=network)
+    head = _find_head(network, num_classes) if settings.renews_head else None
+    adopt(network, read_checkpoint(settings.origin), renewed=head)
+    return network
 
 
 def _continue(recipe: Recipe, manifest: Manifest, _images: Tensor) -> Start:
     """Return the SoftCAM model of a bundle, to be trained on."""
-    path = find_bundle(str(recipe.model.folder))
+    path = find_bundle(str(recipe.model.origin))
     settings = ModelRecipe(backbone=recipe.model.backbone, weights=recipe.model.weights)
     if recipe.model != settings:
         raise RecipeError(
@@ -158,15 +170,22 @@ def _renew_head(black_box: nn.Module, num_classes: int) -> None:
     Libraries scale a new classifier for many classes. For two, timm's EfficientNets draw weights up to 0.7, a noise
     that a short training does not take out of the evidence maps again.
     """
-    heads = [
-        module
-        for module in black_box.modules()
-        if getattr(module, "out_features", None) == num_classes or getattr(module, "out_channels", None) == num_classes
-    ]
-    for module in heads[-1:]:
+    name = _find_head(black_box, num_classes)
+    if name is not None:
+        module = black_box.get_submodule(name)
         nn.init.normal_(module.get_parameter("weight"), std=HEAD_STD)
         if isinstance(module.bias, nn.Parameter):
             nn.init.zeros_(module.bias)
+
+
+def _find_head(black_box: nn.Module, num_classes: int) -> str | None:
+    """Return the dotted name of the last module that gives as many values as there are classes."""
+    names = [
+        name
+        for name, module in black_box.named_modules()
+        if getattr(module, "out_features", None) == num_classes or getattr(module, "out_channels", None) == num_classes
+    ]
+    return names[-1] if names else None
 
 
 def prepare_features(

@@ -14,6 +14,7 @@ import yaml
 
 from softcam.data.sources import SOURCES
 from softcam.errors import RecipeError
+from softcam.files import write_atomic
 from softcam.training.parts import (
     DataRecipe,
     EarlyStoppingRecipe,
@@ -157,6 +158,16 @@ def read_recipe(source: str | Path) -> Recipe:
     return _anchored(_parse(path.read_text(encoding="utf-8"), path.stem), path.parent)
 
 
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe whole or not at all, such that it can be read from anywhere: its paths are absolute.
+
+    Args:
+        recipe: The recipe; its relative paths start at the current folder.
+        path: The YAML file; its folder is created if needed.
+    """
+    write_atomic(path, yaml.safe_dump(_anchored(recipe, Path.cwd()).to_dict(), sort_keys=False))
+
+
 def change_recipe(recipe: Recipe, changes: Iterable[str]) -> Recipe:
     """Return a recipe with some values replaced.
 
@@ -204,8 +215,8 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
     data, model = recipe.data, recipe.model
     if data.source not in SOURCES:
         data = dataclasses.replace(data, source=str((folder / data.source).resolve()))
-    if model.folder is not None:
-        model = dataclasses.replace(model, weights=str((folder / model.folder).resolve()))
+    if model.origin is not None:
+        model = dataclasses.replace(model, weights=str((folder / model.origin).resolve()))
     loss = recipe.loss
     if loss.teacher is not None:
         loss = dataclasses.replace(loss, teacher=str((folder / loss.teacher).resolve()))

@@ -106,6 +106,26 @@ def train(
             return _train(recipe, out, ready, manifest=manifest, cache=cache, progress=progress)
 
 
+def prepare_trunk(recipe: Recipe, manifest: Manifest, cache_dir: str | Path, *, progress: bool = True) -> None:
+    """Create the model of a recipe once, and cache the features of its frozen trunk, if it has one.
+
+    Args:
+        recipe: What will be trained.
+        manifest: Table of images.
+        cache_dir: Where the features are kept.
+        progress: Whether progress is shown on stderr.
+
+    Raises:
+        RecipeError: If the recipe does not fit the backbone.
+        UnsupportedModelError: If the backbone is unknown or cannot be converted as the recipe asks.
+    """
+    with borrowed_process():
+        work = _Work(recipe, Path(cache_dir), manifest, Crew())
+        if recipe.trunk is not None:
+            find_trunk(work.model, recipe.trunk, work.probes)
+            work.cache_features(Path(cache_dir), progress=progress)
+
+
 def _launch(
     recipe: Recipe, out: Path, crew: Crew, *, manifest: Manifest | None, cache: Path, progress: bool
 ) -> TrainingRun:

@@ -60,3 +60,14 @@ def test_a_class_without_images_leaves_it_undefined() -> None:
 def test_what_does_not_fit_is_refused(margin: float, columns: int) -> None:
     with pytest.raises(ValueError, match="Expected"):
         macro_noninferiority(TARGETS, score(0.8), score(0.8)[:, :columns], margin=margin)
+
+
+def test_independent_labels_are_compared_one_by_one() -> None:
+    flags = GENERATOR.integers(0, 2, (200, 3))
+    new, old = (1 / (1 + np.exp(-(flags + noise * GENERATOR.normal(size=(200, 3))))) for noise in (0.9, 0.6))
+    expected = np.mean(
+        [roc_auc_score(flags[:, k], new[:, k]) - roc_auc_score(flags[:, k], old[:, k]) for k in range(3)]
+    )
+    found = macro_noninferiority(flags, new, old, resamples=500)
+    assert found.difference == pytest.approx(expected, abs=1e-12)
+    assert found.low < found.difference

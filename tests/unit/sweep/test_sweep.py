@@ -1,61 +1,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from softcam.cli import main
-from softcam.data import Manifest, read_manifest
+from softcam.data import Manifest
 from softcam.errors import RecipeError, UnsupportedModelError
 from softcam.evaluation.localization import LOCALIZATION
 from softcam.sweep import PlaceRow, SweepResult, SweepSettings, sweep, write_sweep
 from softcam.sweep.places import list_places, name_place, parse_place, place_recipe
 from softcam.training import Recipe
 
+Create = Callable[..., Recipe]
 IMAGES = torch.zeros(1, 3, 64, 64)
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """48 images, 32x32: half of them with a bright square, whose place is known."""
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    rows = []
-    for number in range(48):
-        pixels, mask = generator.integers(0, 90, (32, 32), dtype=np.uint8), np.zeros((32, 32), dtype=np.uint8)
-        if number % 2:
-            top, left = generator.integers(0, 22, 2)
-            pixels[top : top + 10, left : left + 10] = mask[top : top + 10, left : left + 10] = 255
-            Image.fromarray(mask).save(root / f"{number:02}-mask.png")
-        Image.fromarray(pixels).save(root / f"{number:02}.png")
-        found = f"{number:02}-mask.png" if number % 2 else ""
-        rows.append((f"{number:02}.png", ("dark", "spot")[number % 2], ("train", "val")[number // 2 % 2], found))
-    pd.DataFrame(rows, columns=["image", "label", "split", "mask"]).to_csv(root / "manifest.csv", index=False)
-    return read_manifest(root / "manifest.csv")
-
-
-def create_recipe(manifest: Manifest, **changes: Any) -> Recipe:
-    return Recipe.from_dict(
-        {
-            "name": "tiny",
-            "data": {"source": str(manifest.root / "manifest.csv"), "image_size": 64, "batch_size": 8},
-            "model": {"backbone": "timm:test_efficientnet", "weights": "none"},
-            "optimizer": {"lr": 0.01},
-            "stages": [{"epochs": 1, "trunk": "blocks.2"}],
-            **changes,
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def found(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepResult, Path]:
+def found(
+    manifest: Manifest, create_recipe: Create, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SweepResult, Path]:
     folder = tmp_path_factory.mktemp("sweep")
     settings = SweepSettings(places=((), (16,), (8, 16)), located=6)
     result = sweep(create_recipe(manifest), folder, settings=settings, progress=False)
@@ -95,13 +66,24 @@ def test_the_files_hold_what_was_found(found: tuple[SweepResult, Path]) -> None:
 
 @pytest.mark.slow
 def test_the_same_call_goes_on_from_finished_runs(
-    found: tuple[SweepResult, Path], manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+    found: tuple[SweepResult, Path], manifest: Manifest, create_recipe: Create, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, folder = found
     monkeypatch.setattr("softcam.training.run.fit", lambda *_, **__: pytest.fail("trained again"))
     settings = SweepSettings(places=((), (16,), (8, 16)), located=6)
     again = sweep(create_recipe(manifest), folder, settings=settings, progress=False)
     assert again.to_dict() == result.to_dict()
+
+
+@pytest.mark.slow
+def test_places_of_independent_labels_are_measured(labels: Manifest, create_recipe: Create, tmp_path: Path) -> None:
+    settings = SweepSettings(places=((), (16,)), located=6)
+    result = sweep(create_recipe(labels), tmp_path, settings=settings, progress=False)
+    assert [row.place for row in result.rows] == ["pooling", "16"]
+    for row in result.rows:
+        assert 0 <= row.auroc <= 1  # over the labels that some images have and others do not
+        assert row.low <= row.difference == pytest.approx(row.auroc - result.black_box, abs=1e-9)
+        assert set(row.localization) == set(LOCALIZATION)
 
 
 def row(place: str, *, field: float, passed: bool) -> PlaceRow:
@@ -133,7 +115,7 @@ def test_a_place_that_is_none_is_refused(text: str) -> None:
         parse_place(text)
 
 
-def test_the_trunk_ends_where_the_evidence_layer_sits(manifest: Manifest) -> None:
+def test_the_trunk_ends_where_the_evidence_layer_sits(manifest: Manifest, create_recipe: Create) -> None:
     recipe = create_recipe(manifest)
     assert place_recipe(recipe, (), IMAGES).trunk == "blocks.2"
     assert place_recipe(recipe, ("blocks.1",), IMAGES).trunk == "blocks.1"
@@ -142,11 +124,11 @@ def test_the_trunk_ends_where_the_evidence_layer_sits(manifest: Manifest) -> Non
     assert place_recipe(create_recipe(manifest, stages=[{"epochs": 1}]), ("blocks.1",), IMAGES).trunk is None
 
 
-def test_all_strides_are_tried_by_default(manifest: Manifest) -> None:
+def test_all_strides_are_tried_by_default(manifest: Manifest, create_recipe: Create) -> None:
     assert list_places(create_recipe(manifest), IMAGES) == ((), (32,), (16,), (8,))
 
 
-def test_what_cannot_be_swept_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+def test_what_cannot_be_swept_is_refused(manifest: Manifest, create_recipe: Create, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="a black box, which has no maps"):
         sweep(create_recipe(manifest).twin(), tmp_path, progress=False)
     with pytest.raises(UnsupportedModelError, match="a stride of the network, but got 5"):
@@ -162,7 +144,7 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_the_command_says_what_the_rule_chooses(
-    manifest: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    manifest: Manifest, create_recipe: Create, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = create_recipe(manifest).to_dict()
     recipe["data"]["source"] = str(manifest.root / "manifest.csv")

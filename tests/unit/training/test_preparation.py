@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from softcam.bundle import save
 from softcam.data import ImageDataset, Manifest
@@ -142,6 +143,34 @@ def test_a_run_goes_on_from_a_bundle(values: dict[str, Any], manifest: Manifest,
     wrong = with_model(values, weights=str(tmp_path / "box"), backbone="timm:test_resnet")
     with pytest.raises(BundleError, match="tensors of the model"):
         create_start(wrong, manifest, IMAGES)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_run_begins_from_a_file_of_weights(
+    values: dict[str, Any], manifest: Manifest, tmp_path: Path, suffix: str
+) -> None:
+    donor = create_start(with_model(values, kind="black_box", new_head=False), manifest, IMAGES).model
+    state = {f"module.{name}": tensor.contiguous() for name, tensor in donor.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"epoch": 1, "state_dict": state}, path)
+
+    def start(**model: Any) -> torch.nn.Module:
+        settings = {"kind": "black_box", "weights": str(path), **model}
+        return create_start(with_model({**values, "seed": 1}, **settings), manifest, IMAGES).model.eval()
+
+    fresh = start()
+    assert torch.equal(fresh.conv_stem.weight, donor.conv_stem.weight)
+    assert fresh.classifier.weight.std() < 0.02 < donor.classifier.weight.std()
+    with torch.no_grad():
+        assert torch.equal(start(new_head=False)(IMAGES), donor.eval()(IMAGES))
+        assert torch.allclose(start(new_head=False, kind="softcam")(IMAGES), donor(IMAGES), atol=1e-5)
+    with pytest.raises(BundleError, match="Name the backbone that the file was made with"):
+        start(backbone="timm:test_resnet")
+
+
+def test_a_path_without_weights_is_refused(values: dict[str, Any], manifest: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="or a file of weights, but there is nothing at"):
+        create_start(with_model(values, weights=str(tmp_path / "gone.pth")), manifest, IMAGES)
 
 
 def test_the_seed_decides_the_weights(values: dict[str, Any], manifest: Manifest) -> None:
