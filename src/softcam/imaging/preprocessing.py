@@ -20,6 +20,7 @@ from softcam.imaging.records import read_record
 Fit = Literal["shorter", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
 Pixels = npt.NDArray[np.float32]
+Window = npt.NDArray[np.uint8] | Pixels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -89,9 +90,39 @@ class Preprocessing:
         Returns:
             The network input (channels, size, size) float32, and where it lies in the original.
         """
-        window, geometry = self._see(image)
-        mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (self.mean, self.std))
-        return torch.from_numpy((window - mean) / std), geometry
+        window, geometry = self.sample(image)
+        return self.to_input(window), geometry
+
+    def sample(self, image: DecodedImage) -> tuple[Window, Geometry]:
+        """Resample the window and leave the rest to `to_input`, so that few bytes have to be handed on.
+
+        Args:
+            image: The decoded original, which may have been reduced while it was decoded.
+
+        Returns:
+            The window (size, size, C) with as many channels as the original has, and where it lies in the original:
+            uint8 in [0, 255] of an original of eight bits, float32 in [0, 1] of any other.
+        """
+        geometry = self.locate(*image.full_size)
+        left, top, right, bottom = (edge / image.reduction for edge in geometry.view.corners)
+        window = _resample(image.pixels, (left, top, right, bottom), self.size, _FILTERS[self.interpolation])
+        return window, geometry
+
+    def to_input(self, window: Window) -> Tensor:
+        """Normalise what `sample` returned.
+
+        Args:
+            window: (size, size, C), which stays as it is.
+
+        Returns:
+            The network input (channels, size, size) float32.
+        """
+        values = self._scale(window)
+        # In place, and in numpy: large arrays cost more to allocate than to compute, and torch's threads are for the
+        # network.
+        values -= np.array(self.mean, np.float32).reshape(-1, 1, 1)
+        values /= np.array(self.std, np.float32).reshape(-1, 1, 1)
+        return torch.from_numpy(values)
 
     def resize(self, image: DecodedImage) -> tuple[Tensor, Geometry]:
         """Resample the window without normalising, which is also what to show as "what the network saw".
@@ -104,8 +135,8 @@ class Preprocessing:
         Returns:
             The input (channels, size, size) float32 in [0, 1], and where it lies in the original.
         """
-        window, geometry = self._see(image)
-        return torch.from_numpy(window), geometry
+        window, geometry = self.sample(image)
+        return torch.from_numpy(self._scale(window)), geometry
 
     def resize_mask(self, mask: npt.NDArray[np.bool_]) -> Tensor:
         """Return ground truth as the network sees it: a pixel belongs to it where it covers any part of it.
@@ -180,12 +211,13 @@ class Preprocessing:
         """
         return read_record(cls, values)
 
-    def _see(self, image: DecodedImage) -> tuple[Pixels, Geometry]:
-        """Return the input (channels, size, size) in [0, 1]; numpy leaves torch's threads to the network."""
-        geometry = self.locate(*image.full_size)
-        left, top, right, bottom = (edge / image.reduction for edge in geometry.view.corners)
-        window = _resample(image.pixels, (left, top, right, bottom), self.size, _FILTERS[self.interpolation])
-        return np.ascontiguousarray(_with_channels(np.moveaxis(window, 2, 0), self.channels)), geometry
+    def _scale(self, window: Window) -> Pixels:
+        """Return an array of its own, (channels, size, size) in [0, 1]."""
+        planes = np.ascontiguousarray(np.moveaxis(window, 2, 0))
+        values = planes.astype(np.float32)
+        if window.dtype == np.uint8:
+            values /= np.float32(255)
+        return np.ascontiguousarray(_with_channels(values, self.channels))
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
@@ -211,16 +243,16 @@ def _check_statistics(mean: tuple[float, ...], std: tuple[float, ...], channels:
 
 def _resample(
     pixels: npt.NDArray[Any], box: tuple[float, float, float, float], side: int, resampling: Image.Resampling
-) -> Pixels:
-    """Return what the network sees as (side, side, C) in [0, 1]."""
+) -> Window:
+    """Return what the network sees as (side, side, C): eight bits as such, everything else in [0, 1]."""
     size = (side, side)
     if pixels.dtype == np.uint8:
-        window = np.atleast_3d(np.asarray(Image.fromarray(pixels).resize(size, resampling, box)))
-        return window.astype(np.float32) / np.float32(255)
+        return np.atleast_3d(np.asarray(Image.fromarray(pixels).resize(size, resampling, box)))
     planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(np.atleast_3d(pixels), 2, 0)]
-    window = np.stack([np.asarray(plane.resize(size, resampling, box)) for plane in planes], axis=2)
+    window: Pixels = np.stack([np.asarray(plane.resize(size, resampling, box)) for plane in planes], axis=2)
     # Bicubic overshoots at edges; eight-bit resampling saturates by itself.
-    return np.clip(window / np.float32(np.iinfo(pixels.dtype).max), 0, 1)
+    window /= np.float32(np.iinfo(pixels.dtype).max)
+    return window.clip(0, 1)
 
 
 def _with_channels(window: Pixels, channels: int) -> Pixels:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from softcam.errors import IdentityError
-from softcam.predict import Prediction, PreparedImage
+from softcam.predict import Prediction
 from softcam.serving.problems import Problem
 
-Predict = Callable[[Sequence[PreparedImage]], list[Prediction]]
+Item = TypeVar("Item")
+Predict = Callable[[Sequence[Item]], list[Prediction]]
 
 
 @dataclass(frozen=True)
@@ -33,40 +36,42 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    image: PreparedImage
+class _Waiting(Generic[Item]):
+    image: Item
     since: float
     answer: asyncio.Future[Timed]
 
 
-class Batcher:
+class Batcher(Generic[Item]):
     """Run a model on whatever waits when it is free: alone without delay, in batches under load.
 
-    One thread runs the model, since it uses every core by itself.
-
     Args:
-        predict: From prepared images to their predictions, in order.
+        predict: From images to their predictions, in order.
         batch_size: Most images at a time, >= 1.
+        lanes: Batches at a time, >= 1. With one more than the model computes, the next is ready when one is done, and
+            the cores have no pause in between.
     """
 
-    def __init__(self, predict: Predict, batch_size: int) -> None:
-        self._predict, self._batch_size = predict, batch_size
-        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="softcam-model")
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, predict: Predict[Item], batch_size: int, lanes: int = 1) -> None:
+        self._predict, self._batch_size, self._lanes = predict, batch_size, lanes
+        self._waiting: asyncio.Queue[_Waiting[Item]] = asyncio.Queue()
+        self._free = asyncio.Semaphore(lanes)
+        self._alone = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="softcam-model")
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to work; to be called in a running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._work())
+        self._begin(self._work())
 
     async def close(self) -> None:
         """Stop working."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def submit(self, image: PreparedImage) -> Timed:
+    async def submit(self, image: Item) -> Timed:
         """Return the prediction of an image.
 
         Raises:
@@ -78,22 +83,37 @@ class Batcher:
 
     async def run(self, call: Callable[[], object]) -> object:
         """Return what a function returns that uses the model otherwise, run between batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        async with self._alone, AsyncExitStack() as lanes:
+            for _ in range(self._lanes):
+                await lanes.enter_async_context(self._free)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
         while True:
             batch = [await self._waiting.get()]
+            await self._free.acquire()
             while len(batch) < self._batch_size and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             # Whoever went away in the meantime is not waited for.
-            if batch := [item for item in batch if not item.answer.done()]:
-                await self._answer(batch)
+            self._begin(self._answer_and_free([item for item in batch if not item.answer.done()]))
 
-    async def _answer(self, batch: list[_Waiting]) -> None:
+    async def _answer_and_free(self, batch: list[_Waiting[Item]]) -> None:
+        try:
+            if batch:
+                await self._answer(batch)
+        finally:
+            self._free.release()
+
+    async def _answer(self, batch: list[_Waiting[Item]]) -> None:
         begun = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            predictions = await loop.run_in_executor(self._thread, self._predict, [item.image for item in batch])
+            predictions = await loop.run_in_executor(self._threads, self._predict, [item.image for item in batch])
         except Exception as error:  # noqa: BLE001 - each request has to be answered, whatever went wrong
             if len(batch) > 1:
                 # One image's numbers must not be the end of the others.
@@ -108,7 +128,7 @@ class Batcher:
                 item.answer.set_result(Timed(prediction, begun - item.since, seconds, len(batch)))
 
 
-def _refuse(item: _Waiting, error: Exception) -> None:
+def _refuse(item: _Waiting[Any], error: Exception) -> None:
     if item.answer.done():
         return
     if isinstance(error, IdentityError):

@@ -1,20 +1,16 @@
-"""What runs in a process of its own: untrusted bytes become network input, a picture to show, or DICOM objects.
-
-Messages are JSON and plain bytes: nothing that comes out of such a process can run code in the service.
-"""
+"""What runs in a process of its own: untrusted bytes become pixels for the network, a picture to show, or DICOM."""
 
 from __future__ import annotations
 
 import importlib
 import io
-import json
 import os
 import signal
+import socket
 import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +19,9 @@ import numpy as np
 from softcam.errors import DicomError, ImageError, ImageTooLargeError, MissingExtraError, NotAnImageError
 from softcam.imaging import DecodeLimits, Geometry, Preprocessing, count_frames, decode_image
 from softcam.predict import Prediction
+from softcam.serving.messages import pack, read
 from softcam.serving.polyglots import check_sole
 from softcam.viewer import make_preview
-
-MOST_MESSAGE = 64 * 1024 * 1024
-"""Bytes of a message's description."""
 
 _KINDS: dict[type[Exception], str] = {ImageTooLargeError: "too-large", NotAnImageError: "not-an-image"}
 
@@ -37,27 +31,7 @@ LARGE = "large"
 Job = Callable[..., tuple[dict[str, Any], tuple[bytes, ...]]]
 
 
-def send(connection: Connection, head: dict[str, Any], parts: tuple[bytes, ...] = ()) -> None:
-    """Send a description and the bytes that belong to it."""
-    connection.send_bytes(json.dumps({**head, "parts": len(parts)}).encode())
-    for part in parts:
-        connection.send_bytes(part)
-
-
-def receive(connection: Connection) -> tuple[dict[str, Any], list[bytes]]:
-    """Return a description and its bytes; waits for them.
-
-    Raises:
-        EOFError: If the other side is gone.
-        ValueError: If it is no description.
-    """
-    head = json.loads(connection.recv_bytes(MOST_MESSAGE))
-    if not isinstance(head, dict) or not isinstance(head.get("parts"), int):
-        raise ValueError("Expected a description of a message, but got something else.")  # noqa: TRY004 - a bad value
-    return head, [connection.recv_bytes() for _ in range(head["parts"])]
-
-
-def run_decoder(connection: Connection, memory: int, *, patient: bool) -> None:
+def run_decoder(connection: socket.socket, memory: int, *, patient: bool) -> None:
     """Answer messages until the other side is gone.
 
     Args:
@@ -72,10 +46,11 @@ def run_decoder(connection: Connection, memory: int, *, patient: bool) -> None:
         os.nice(10)
     limit_memory(memory)
     jobs: dict[str, Job] = {"prepare": prepare, "objects": make_objects}
+    stream = connection.makefile("rb")
     while True:
         try:
-            head, parts = receive(connection)
-        except EOFError:
+            head, parts = read(stream)
+        except (EOFError, ConnectionError):
             return
         try:
             answer, content = jobs[head["job"]](head, *parts)
@@ -83,7 +58,10 @@ def run_decoder(connection: Connection, memory: int, *, patient: bool) -> None:
             answer, content = {"problem": _KINDS.get(type(error), "unusable"), "detail": str(error)}, ()
         except MemoryError:
             answer, content = {"problem": "too-large", "detail": "decoding the image needs too much memory"}, ()
-        send(connection, answer, content)
+        try:
+            connection.sendall(b"".join(pack(answer, content)))
+        except ConnectionError:
+            return
 
 
 def limit_memory(extra: int) -> None:
@@ -100,15 +78,15 @@ def limit_memory(extra: int) -> None:
 
 
 def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple[bytes, ...]]:
-    """Decode an image and make the network's input of it.
+    """Decode an image and take from it what the network sees.
 
     Args:
         head: `limits`, `most_pixels` that are decoded here, `preprocessing`, `frame` and `preview`.
         content: The file's bytes.
 
     Returns:
-        `shape`, `geometry`, `digest`, `format`, `frame`, `frames`, `spacing`, `channels`, `bits` and `preview`; the
-        input as float32 and, if it was asked for, the picture as PNG.
+        `shape`, `dtype`, `geometry`, `digest`, `format`, `frame`, `frames`, `spacing`, `channels`, `bits` and
+        `preview`; what `Preprocessing.sample` gave and, if it was asked for, the picture as PNG.
     """
     check_sole(content)
     limits = DecodeLimits(**head["limits"])
@@ -120,9 +98,10 @@ def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple
         if error.pixels > limits.max_pixels:
             raise ImageTooLargeError(f"more than {limits.max_pixels} pixels") from None
         return {"problem": LARGE, "detail": ""}, ()
-    tensor, geometry = Preprocessing.from_dict(head["preprocessing"])(image)
+    window, geometry = Preprocessing.from_dict(head["preprocessing"]).sample(image)
     answer = {
-        "shape": list(tensor.shape),
+        "shape": list(window.shape),
+        "dtype": window.dtype.name,
         "geometry": geometry.to_dict(),
         "digest": image.digest,
         "format": image.format,
@@ -134,7 +113,7 @@ def prepare(head: dict[str, Any], content: bytes) -> tuple[dict[str, Any], tuple
         "bits": image.bits,
         "preview": None,
     }
-    parts = [tensor.numpy().tobytes()]
+    parts = [window.tobytes()]
     if head["preview"]:
         preview = make_preview(image)
         answer["preview"] = {"width": preview.width, "height": preview.height, "depth": preview.depth}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from softcam.imaging import Geometry
+from softcam.imaging import Geometry, Preprocessing
 from softcam.predict import PreparedImage
-from softcam.serving.decoder import LARGE, receive, run_decoder, send
+from softcam.serving.decoder import LARGE, run_decoder
+from softcam.serving.messages import pack, receive
 from softcam.serving.problems import Problem
 from softcam.serving.settings import Limits
 from softcam.viewer import ImageSource, Preview
@@ -21,6 +24,9 @@ from softcam.viewer import ImageSource, Preview
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _PRELOADED = ["softcam.serving.decoder"]
 _START_SECONDS = 120.0
+_BUFFER = 1024 * 1024
+_UNIX = getattr(socket, "AF_UNIX", None)
+_TYPES = {"uint8": np.uint8, "float32": np.float32}
 _ENDED = "the image ended its decoder; nothing else is affected"
 
 
@@ -29,31 +35,62 @@ class Decoded:
     """What is known of an upload.
 
     Args:
-        image: The network's input.
+        window: What `Preprocessing.sample` gave: a quarter of the bytes of the network's input.
+        image: All else that a predictor wants to know.
         source: What kind of file it came from.
         preview: The picture to show, if it was asked for.
     """
 
+    window: npt.NDArray[Any]
     image: PreparedImage
     source: ImageSource
     preview: Preview | None
 
+    def prepare(self, preprocessing: Preprocessing) -> PreparedImage:
+        """Return the image with the network's input.
+
+        Args:
+            preprocessing: With which it was decoded.
+        """
+        return replace(self.image, tensor=preprocessing.to_input(self.window))
+
 
 class Decoder:
-    """One process, begun again whenever it has died; used by one thread at a time.
+    """One process, begun again whenever it has died; asked for one thing at a time.
 
     Args:
         memory: Bytes that it may take beside its libraries.
         patient: Whether it gives way to every other process.
     """
 
+    _process: Any
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+
     def __init__(self, memory: int, *, patient: bool = False) -> None:
         self._memory, self._patient = memory, patient
         self._context: Any = multiprocessing.get_context(_METHOD)
         self.overdue = False
-        self._start()
 
-    def ask(self, head: dict[str, Any], parts: tuple[bytes, ...]) -> tuple[dict[str, Any], list[bytes]]:
+    async def start(self) -> None:
+        """Begin the process."""
+        self.overdue = False
+        ours, theirs = socket.socketpair()
+        # An image then comes in one or two pieces.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        self._process = self._context.Process(
+            target=run_decoder,
+            args=(theirs, self._memory),
+            kwargs={"patient": self._patient},
+            name="softcam-decoder",
+            daemon=True,
+        )
+        await asyncio.to_thread(self._process.start)
+        theirs.close()
+        open_stream = asyncio.open_unix_connection if ours.family == _UNIX else asyncio.open_connection
+        self._reader, self._writer = await open_stream(sock=ours, limit=_BUFFER)
+
+    async def ask(self, head: dict[str, Any], parts: Sequence[bytes]) -> tuple[dict[str, Any], list[bytes]]:
         """Send a message and return the answer.
 
         Raises:
@@ -61,13 +98,14 @@ class Decoder:
         """
         if self.overdue or not self._process.is_alive():
             # It has ended after its last answer, which is not the fault of this image.
-            self._replace()
+            await self._replace()
         try:
-            send(self._connection, head, parts)
-            answer, content = receive(self._connection)
+            self._writer.writelines(pack(head, parts))
+            await self._writer.drain()
+            answer, content = await receive(self._reader)
         except (OSError, EOFError, ValueError):
             late = self.overdue
-            self._replace()
+            await self._replace()
             detail = "decoding the image took too long and was ended" if late else _ENDED
             raise Problem("unusable", detail) from None
         if "problem" in answer:
@@ -81,26 +119,13 @@ class Decoder:
 
     def close(self) -> None:
         """End the process."""
-        self._connection.close()
+        self._writer.close()
         self._process.kill()
         self._process.join()
 
-    def _start(self) -> None:
-        self.overdue = False
-        self._connection, theirs = self._context.Pipe()
-        self._process = self._context.Process(
-            target=run_decoder,
-            args=(theirs, self._memory),
-            kwargs={"patient": self._patient},
-            name="softcam-decoder",
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
-
-    def _replace(self) -> None:
+    async def _replace(self) -> None:
         self.close()
-        self._start()
+        await self.start()
 
 
 class DecodePool:
@@ -116,22 +141,21 @@ class DecodePool:
         self._all: list[Decoder] = []
         self._light: asyncio.Queue[Decoder] = asyncio.Queue()
         self._heavy: asyncio.Queue[Decoder] = asyncio.Queue()
-        self._threads = ThreadPoolExecutor(decoders + 1, thread_name_prefix="softcam-decoder")
         self._count = decoders
 
-    def start(self) -> None:
-        """Begin the processes."""
-        context = multiprocessing.get_context(_METHOD)
+    async def start(self) -> None:
+        """Begin the processes, and wait until each of them answers."""
         if _METHOD == "forkserver":
-            context.set_forkserver_preload(_PRELOADED)
+            multiprocessing.get_context(_METHOD).set_forkserver_preload(_PRELOADED)
         for lane, count in ((self._light, self._count), (self._heavy, 1)):
             for _ in range(count):
                 decoder = Decoder(self._limits.decoder_bytes, patient=lane is self._heavy)
+                await decoder.start()
                 self._all.append(decoder)
                 lane.put_nowait(decoder)
+        await self._warm_up()
 
-    async def warm_up(self) -> None:
-        """Wait until every process answers."""
+    async def _warm_up(self) -> None:
         empty: dict[str, Any] = {
             "job": "prepare",
             "limits": {},
@@ -149,12 +173,11 @@ class DecodePool:
         """End every process."""
         for decoder in self._all:
             decoder.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def prepare(
         self, content: bytes, *, preprocessing: dict[str, Any], frame: int | None, preview: bool
     ) -> Decoded:
-        """Return the network's input, and what else is known of the image, with its picture if it was asked for.
+        """Return what the network sees, and what else is known of the image, with its picture if it was asked for.
 
         Args:
             content: The file's bytes.
@@ -167,11 +190,10 @@ class DecodePool:
         """
         head = {"job": "prepare", "preprocessing": preprocessing, "frame": frame, "preview": preview}
         answer, parts = await self._ask_by_size(head, (content,))
-        tensor = torch.frombuffer(bytearray(parts[0]), dtype=torch.float32).reshape(answer["shape"])
+        window = np.frombuffer(parts[0], _TYPES[answer["dtype"]]).reshape(answer["shape"])
         spacing = None if answer["spacing"] is None else (answer["spacing"][0], answer["spacing"][1])
         image = PreparedImage(
             "upload",
-            tensor=tensor,
             geometry=Geometry.from_dict(answer["geometry"]),
             digest=answer["digest"],
             spacing=spacing,
@@ -180,7 +202,7 @@ class DecodePool:
         )
         shown = answer["preview"]
         picture = None if shown is None else Preview(shown["width"], shown["height"], shown["depth"], parts[1])
-        return Decoded(image, ImageSource(answer["format"], answer["frames"], answer["frame"]), picture)
+        return Decoded(window, image, ImageSource(answer["format"], answer["frames"], answer["frame"]), picture)
 
     async def make_objects(self, head: dict[str, Any], content: bytes, maps: bytes) -> bytes:
         """Return a ZIP archive of DICOM objects; see `decoder.make_objects`.
@@ -211,22 +233,17 @@ class DecodePool:
         self, lane: asyncio.Queue[Decoder], head: dict[str, Any], parts: tuple[bytes, ...], seconds: float
     ) -> tuple[dict[str, Any], list[bytes]]:
         decoder = await lane.get()
-        loop = asyncio.get_running_loop()
-        watchdog = loop.call_later(seconds, decoder.kill)
-        asked = self._threads.submit(decoder.ask, head, parts)
-        give_back = partial(loop.call_soon_threadsafe, _give_back, lane, decoder, watchdog)
-        asked.add_done_callback(lambda _: _unless_closed(give_back))
+        watchdog = asyncio.get_running_loop().call_later(seconds, decoder.kill)
+        asked = asyncio.create_task(decoder.ask(head, parts))
+        asked.add_done_callback(partial(_give_back, lane, decoder, watchdog))
         # Shielded: a client that goes away must not free a decoder that still works for it.
-        return await asyncio.shield(asyncio.wrap_future(asked))
+        return await asyncio.shield(asked)
 
 
-def _give_back(lane: asyncio.Queue[Decoder], decoder: Decoder, watchdog: asyncio.TimerHandle) -> None:
+def _give_back(
+    lane: asyncio.Queue[Decoder], decoder: Decoder, watchdog: asyncio.TimerHandle, asked: asyncio.Task[Any]
+) -> None:
     watchdog.cancel()
     lane.put_nowait(decoder)
-
-
-def _unless_closed(call: Any) -> None:
-    try:
-        call()
-    except RuntimeError:  # the service has ended
-        return
+    if not asked.cancelled():
+        asked.exception()  # of which nobody may have been left to hear

@@ -15,10 +15,12 @@ import torch
 from softcam.attribution import METHODS, attribute
 from softcam.bundle import find_bundle, read_config
 from softcam.errors import MissingExtraError, ServiceError, SoftCAMError
+from softcam.export.runtime import RUNTIMES
 from softcam.libraries import load_library
-from softcam.predict import Predictor, PreparedImage
+from softcam.predict import Prediction, Predictor
 from softcam.predict.backends import Name
 from softcam.serving.batching import Batcher
+from softcam.serving.decoding import Decoded
 from softcam.serving.problems import Problem
 from softcam.serving.settings import Limits
 from softcam.viewer import describe_model
@@ -41,7 +43,7 @@ class ServedModel:
     name: str
     predictor: Predictor
     architecture: str
-    batcher: Batcher
+    batcher: Batcher[Decoded]
 
     def describe(self, limits: Limits) -> dict[str, Any]:
         """Return what a client may know of the model, in JSON values."""
@@ -63,16 +65,14 @@ class ServedModel:
         """Names of the post-hoc methods that it can be compared with within seconds."""
         return [m.name for m in METHODS.values() if m.cost in ("forward", "gradient") and m.name not in _OWN]
 
-    def attribute(self, method: str, image: PreparedImage, target: int) -> npt.NDArray[np.float32]:
+    def attribute(self, method: str, upload: Decoded, target: int) -> npt.NDArray[np.float32]:
         """Return the map (h, w) of a post-hoc method; to be called by `Batcher.run`.
 
         Raises:
             Problem: If the method is not defined for the model, or its library is not installed.
         """
-        if image.tensor is None:
-            raise ValueError("Expected `image` to be prepared, but it has no tensor.")
         model = self.predictor.model
-        images = image.tensor[None].to(next(model.parameters()))
+        images = self.predictor.preprocessing.to_input(upload.window)[None].to(next(model.parameters()))
         try:
             found = attribute(method, model, images, torch.tensor([target], device=images.device))
         except SoftCAMError as error:
@@ -131,4 +131,11 @@ def _open(name: str, bundle: Path, batch_size: int, backend: Name) -> ServedMode
     config = read_config(bundle)
     predictor = Predictor(bundle, batch_size=batch_size, backend=backend)
     architecture = "" if config.architecture is None else str(config.architecture["name"])
-    return ServedModel(name, predictor, architecture, Batcher(predictor.predict_prepared, batch_size))
+
+    def predict(uploads: Sequence[Decoded]) -> list[Prediction]:
+        return predictor.predict_prepared([upload.prepare(predictor.preprocessing) for upload in uploads])
+
+    # A graph computes as many images at a time as there are cores, whichever call they came with; torch would take
+    # every core for each call.
+    lanes = 2 if backend in RUNTIMES else 1
+    return ServedModel(name, predictor, architecture, Batcher(predict, batch_size, lanes))

@@ -63,10 +63,9 @@ class Service:
 
     async def start(self) -> None:
         """Begin to work."""
-        self._pool.start()
         for model in self.models.values():
             model.batcher.start()
-        await self._pool.warm_up()
+        await self._pool.start()
         self.ready = True
 
     async def close(self) -> None:
@@ -114,7 +113,7 @@ class Service:
         begun = asyncio.get_running_loop().time()
         decoded = await self._prepare(content, model, frame=frame, preview=preview)
         seconds = asyncio.get_running_loop().time() - begun
-        timed = await model.batcher.submit(decoded.image)
+        timed = await model.batcher.submit(decoded)
         self._count(model, timed)
         if self._store is not None:
             await asyncio.to_thread(
@@ -163,7 +162,7 @@ class Service:
         if not 0 <= target < len(model.predictor.classes):
             raise Problem("unusable", f"`target` is not from 0 to {len(model.predictor.classes) - 1}")
         decoded = await self._prepare(content, model, frame=frame, preview=False)
-        found = await model.batcher.run(lambda: model.attribute(method, decoded.image, target))
+        found = await model.batcher.run(lambda: model.attribute(method, decoded, target))
         return np.asarray(found, np.float32)
 
     async def make_objects(

@@ -25,9 +25,8 @@ PREPROCESSING = Preprocessing(size=32)
 def run_in_pool(work: Callable[[DecodePool], Awaitable[Any]], decoders: int = 1, **limits: Any) -> Any:
     async def run() -> Any:
         pool = DecodePool(decoders, Limits(**limits))
-        pool.start()
         try:
-            await pool.warm_up()
+            await pool.start()
             return await work(pool)
         finally:
             pool.close()
@@ -62,8 +61,10 @@ def test_a_decoder_gives_what_the_library_gives(png: bytes) -> None:
     decoded = decode(png, preview=True)
     image = decode_image(png)
     tensor, geometry = PREPROCESSING(image)
-    assert decoded.image.tensor is not None
-    assert torch.equal(decoded.image.tensor, tensor)
+    found = decoded.prepare(PREPROCESSING)
+    assert found.tensor is not None
+    assert torch.equal(found.tensor, tensor)
+    assert decoded.window.dtype == np.uint8
     assert decoded.image.geometry == geometry
     assert decoded.image.digest == image.digest
     assert (decoded.source.format, decoded.source.frames, decoded.source.frame) == ("PNG", 1, None)
@@ -87,7 +88,7 @@ def test_frames_and_spacing_come_along(make_dicom: Callable[..., bytes]) -> None
 
 def test_an_image_of_many_pixels_takes_the_other_way() -> None:
     bomb = make_bomb(600)
-    assert decode(bomb, light_pixels=1000).image.tensor is not None
+    assert decode(bomb, light_pixels=1000).window.size
     problem = find_problem(bomb, light_pixels=1000, max_pixels=100_000)
     assert (problem.kind, problem.status) == ("too-large", 413)
 
@@ -109,7 +110,7 @@ def test_a_decoder_that_takes_too_long_is_ended_and_the_next_works(png: bytes) -
     problem, decoded = run_in_pool(work, decode_seconds=0.5)
     assert problem.kind == "unusable"
     assert "too long" in problem.detail
-    assert decoded.image.tensor is not None
+    assert decoded.window.size
 
 
 def test_a_decoder_that_dies_is_replaced(png: bytes) -> None:
@@ -124,7 +125,7 @@ def test_a_decoder_that_dies_is_replaced(png: bytes) -> None:
 
     problem, decoded = run_in_pool(work)
     assert "ended its decoder" in problem.detail
-    assert decoded.image.tensor is not None
+    assert decoded.window.size
 
 
 def test_an_image_is_not_blamed_for_a_decoder_that_died_before_it(png: bytes) -> None:
@@ -133,7 +134,7 @@ def test_an_image_is_not_blamed_for_a_decoder_that_died_before_it(png: bytes) ->
         pool._all[0]._process.join()
         return await prepare(pool, png)
 
-    assert run_in_pool(work).image.tensor is not None
+    assert run_in_pool(work).window.size
 
 
 def test_who_goes_away_does_not_take_a_decoder_along(png: bytes) -> None:
@@ -144,13 +145,20 @@ def test_who_goes_away_does_not_take_a_decoder_along(png: bytes) -> None:
             asked.cancel()
         return await asyncio.wait_for(prepare(pool, png), 30)
 
-    assert run_in_pool(work).image.tensor is not None
+    assert run_in_pool(work).window.size
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is bounded where /proc tells of it")  # noqa: PTH110
 def test_memory_is_bounded() -> None:
     problem = find_problem(make_bomb(6000), light_pixels=50_000_000, decoder_bytes=20_000_000)
     assert problem.status in (413, 422)
+
+
+def test_pixels_of_sixteen_bits_arrive_as_such(make_dicom: Callable[..., bytes]) -> None:
+    content = make_dicom(np.arange(400, dtype=np.uint16).reshape(20, 20) * 100)
+    decoded = decode(content)
+    assert decoded.window.dtype == np.float32
+    assert torch.equal(PREPROCESSING.to_input(decoded.window), PREPROCESSING(decode_image(content))[0])
 
 
 def test_answers_are_bytes_alone(png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +168,32 @@ def test_answers_are_bytes_alone(png: bytes, monkeypatch: pytest.MonkeyPatch) ->
         def refuse(*_: Any) -> None:
             raise AssertionError("an object was received")
 
-        for decoder in pool._all:
-            monkeypatch.setattr(type(decoder._connection), "recv", refuse)
+        monkeypatch.setattr("pickle.loads", refuse)
+        monkeypatch.setattr("pickle.Unpickler", refuse)
         return await prepare(pool, png)
 
-    assert run_in_pool(work).image.tensor is not None
+    assert run_in_pool(work).window.size
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\xff\xff\xff\xff",
+        b"\0\0\0\x02[]",
+        b'\0\0\0\x0b{"parts":1}',
+        b'\0\0\0\x0e{"parts":[-1]}',
+        b'\0\0\0\x1c{"parts":[99999999999999999]}',
+        b"\0\0\0\x03{]}",
+    ],
+)
+def test_a_decoder_that_says_something_else_is_replaced(said: bytes, png: bytes) -> None:
+    async def work(pool: DecodePool) -> tuple[Problem, Decoded]:
+        decoder = pool._all[0]
+        decoder._reader.feed_data(said)
+        with pytest.raises(Problem) as caught:
+            await prepare(pool, png)
+        return caught.value, await prepare(pool, png)
+
+    problem, decoded = run_in_pool(work)
+    assert problem.kind == "unusable"
+    assert decoded.window.size
