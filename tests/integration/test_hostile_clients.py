@@ -683,11 +683,18 @@ def test_the_token_lets_in(services: Services, authorization: str, status: int) 
 
 
 def test_who_asks_too_often_is_told_to_slow_down(services: Services) -> None:
-    with services.guarded.knock("127.0.0.9") as client:
-        answers = [client.get("/v1/models") for _ in range(70)]
-    assert [answer.status_code for answer in answers] == [200] * 60 + [429] * 10
-    check_problem(answers[-1], 429)
-    assert int(answers[-1].headers["retry-after"]) >= 1
+    # Sixty in ten seconds, from several connections, since a busy machine may not manage them one after the other.
+    answers: list[Any] = []
+    deadline = time.monotonic() + 60
+    with services.guarded.knock("127.0.0.9") as client, ThreadPoolExecutor(8) as senders:
+        while time.monotonic() < deadline and not any(answer.status_code == 429 for answer in answers):
+            answers += senders.map(lambda _: client.get("/v1/models"), range(16))
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 60
+    refused = answers[statuses.index(429)]
+    check_problem(refused, 429)
+    assert int(refused.headers["retry-after"]) >= 1
     with services.guarded.knock("127.0.0.8") as other:
         assert other.get("/v1/models").status_code == 200
 

@@ -44,6 +44,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=["onnxruntime", "torch", "openvino", "auto"], default="onnxruntime", help="what runs them"
     )
+    parser.add_argument(
+        "--checks",
+        choices=("off", "warn", "refuse"),
+        default="warn",
+        help="what becomes of an image that is unlike those of the training, where the model says what they were like",
+    )
     parser.add_argument("--store", type=Path, default=None, help="folder to keep predictions in; default: keep nothing")
     parser.add_argument("--record", type=Path, default=None, metavar="KEY", help="signs what is kept; key.pem")
     parser.add_argument("--quiet", action="store_true", help="log warnings and errors alone")
@@ -52,6 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Any) -> int:
     """Serve until told to stop."""
+    from softcam.predict import Checks
     from softcam.records import load_signer
     from softcam.serving import (
         Access,
@@ -64,8 +71,8 @@ def run(options: Any) -> int:
         run_service,
     )
 
-    access = Access(host=options.host, token=_read_token(options.token_file), hosts=tuple(options.allow_host))
-    if options.rate is None and not access.is_local:
+    access = Access(options.host, _read_token(options.token_file), tuple(options.allow_host), options.rate)
+    if access.rate is None and not access.is_local:
         access = replace(access, rate=20.0)
     limits = Limits(
         max_bytes=round(options.max_megabytes * 1_000_000),
@@ -83,7 +90,11 @@ def run(options: Any) -> int:
     if backend != options.backend:
         say(f"{options.backend} is not used here (a GPU, or the extra `onnx` is missing); torch runs the models")
     with telling("softcam.predict"):
-        models = open_models(options.models, batch_size=options.batch_size, backend=backend)
+        checks = Checks.of_inputs(options.checks)
+        if backend != "torch" and options.checks == "refuse":
+            say("images are refused by size and intensity; by their features as well with --backend torch")
+            checks = replace(checks, features="warn")
+        models = open_models(options.models, batch_size=options.batch_size, backend=backend, checks=checks)
     for model in models:
         say(f"{model.name}: {model.architecture or 'own architecture'}, {model.predictor.backend_reason}")
     if not access.is_local and options.certificate is None:

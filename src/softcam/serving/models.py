@@ -17,7 +17,7 @@ from softcam.bundle import find_bundle, read_config
 from softcam.errors import MissingExtraError, ServiceError, SoftCAMError
 from softcam.export.runtime import RUNTIMES
 from softcam.libraries import load_library
-from softcam.predict import Prediction, Predictor
+from softcam.predict import Checks, Prediction, Predictor
 from softcam.predict.backends import Name
 from softcam.serving.batching import Batcher
 from softcam.serving.decoding import Decoded
@@ -82,7 +82,7 @@ class ServedModel:
 
 
 def open_models(
-    places: Sequence[str], *, batch_size: int = 8, backend: Name = "onnxruntime"
+    places: Sequence[str], *, batch_size: int = 8, backend: Name = "onnxruntime", checks: Checks | None = None
 ) -> tuple[ServedModel, ...]:
     """Load the models of a service.
 
@@ -91,6 +91,7 @@ def open_models(
         batch_size: Most images in one forward pass, >= 1.
         backend: What runs them. ONNX Runtime and OpenVINO run in float32 on the CPU; where a GPU is there, or the
             runtime is not installed, `onnxruntime` gives way to torch.
+        checks: What becomes of images that a model was not trained for; default: they are warned of.
 
     Raises:
         BundleError: If a folder is no sound bundle.
@@ -103,7 +104,7 @@ def open_models(
     names = [name for name, _ in named]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ServiceError(f"Expected models of different names, but got {twice[0]!r} twice. Give name=folder.")
-    return tuple(_open(name, find_bundle(path), batch_size, backend) for name, path in named)
+    return tuple(_open(name, find_bundle(path), batch_size, backend, checks) for name, path in named)
 
 
 def choose_backend(wanted: Name) -> Name:
@@ -127,9 +128,9 @@ def _split(place: str) -> tuple[str, Path]:
     return path.resolve().name, path
 
 
-def _open(name: str, bundle: Path, batch_size: int, backend: Name) -> ServedModel:
+def _open(name: str, bundle: Path, batch_size: int, backend: Name, checks: Checks | None) -> ServedModel:
     config = read_config(bundle)
-    predictor = Predictor(bundle, batch_size=batch_size, backend=backend)
+    predictor = Predictor(bundle, batch_size=batch_size, backend=backend, checks=checks)
     architecture = "" if config.architecture is None else str(config.architecture["name"])
 
     def predict(uploads: Sequence[Decoded]) -> list[Prediction]:

@@ -114,6 +114,9 @@ class Service:
         decoded = await self._prepare(content, model, frame=frame, preview=preview)
         seconds = asyncio.get_running_loop().time() - begun
         timed = await model.batcher.submit(decoded)
+        if timed.prediction.status == "failed":
+            self.telemetry.images.labels(model.name, "refused").inc()
+            raise Problem("unusable", timed.prediction.reason)
         self._count(model, timed)
         if self._store is not None:
             await asyncio.to_thread(

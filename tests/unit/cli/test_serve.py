@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import softcam
 from softcam.cli import main
+from softcam.predict import Checks
+from softcam.records import create_key
 
 pytest.importorskip("fastapi", reason="the service comes with the extra `serve`")
 
@@ -63,3 +66,43 @@ def test_a_store_that_cannot_be_written_is_named(
     message = fail(capsys, str(bundle), "--backend", "torch", *store)
     assert str(tmp_path / "file") in message
     assert "softcam keys" in fail(capsys, str(bundle), "--backend", "torch", *store[:2])
+
+
+def test_every_flag_reaches_the_service(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def create(models: Any, settings: Any) -> None:
+        told.update(models=models, settings=settings)
+
+    def listen(_app: Any, settings: Any, listening: Any, **_: Any) -> None:
+        told.update(listening=listening)
+
+    monkeypatch.setattr("softcam.serving.create_app", create)
+    monkeypatch.setattr("softcam.serving.run_service", listen)
+    monkeypatch.setenv("SOFTCAM_TOKEN", "t" * 20)
+    secret, _ = create_key(tmp_path / "keys")
+    words = "--host 0.0.0.0 --port 5 --allow-host a b --rate 6.5 --max-megabytes 2 --max-megapixels 3 --max-waiting 4 "
+    words += "--header-seconds 5 --body-seconds 6 --decode-seconds 7 --decoders 8 --batch-size 9 --backend torch"
+    store = ["--store", str(tmp_path / "kept"), "--record", str(secret), "--checks", "refuse"]
+    assert main(["serve", f"name={bundle}", *words.split(), "--quiet", *store]) == 0
+    access, limits = told["settings"].access, told["settings"].limits
+    assert (access.host, access.token, access.hosts, access.rate) == ("0.0.0.0", "t" * 20, ("a", "b"), 6.5)  # noqa: S104
+    assert (limits.max_bytes, limits.max_pixels, limits.max_waiting) == (2_000_000, 3_000_000, 4)
+    assert (limits.header_seconds, limits.body_seconds, limits.decode_seconds) == (5, 6, 7)
+    assert (told["settings"].decoders, told["settings"].store) == (8, tmp_path / "kept")
+    assert (told["listening"].port, told["listening"].verbose) == (5, False)
+    (model,) = told["models"]
+    assert (model.name, model.predictor.backend, model.predictor.batch_size) == ("name", "torch", 9)
+    assert model.predictor.checker.checks == Checks(size="refuse", intensity="refuse", features="refuse")
+
+
+@pytest.mark.parametrize(("host", "rate"), [("127.0.0.1", None), ("0.0.0.0", 20.0)])  # noqa: S104
+def test_a_rate_is_the_default_off_loopback_alone(
+    host: str, rate: float | None, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("softcam.serving.create_app", lambda _models, settings: told.append(settings))
+    monkeypatch.setattr("softcam.serving.run_service", lambda *_, **__: None)
+    monkeypatch.setenv("SOFTCAM_TOKEN", "t" * 20)
+    assert main(["serve", str(bundle), "--host", host, "--backend", "torch"]) == 0
+    assert told[0].access.rate == rate

@@ -15,6 +15,7 @@ import torch
 import softcam
 from softcam.attribution import attribute
 from softcam.imaging import decode_image
+from softcam.predict import Checks
 from softcam.records import check_chain, load_verifier, read_chain
 
 
@@ -72,6 +73,18 @@ def test_frames_are_chosen_by_number(client: Any, make_dicom: Callable[..., byte
     assert second["logits"] != third["logits"]
     assert client.post("/v1/explain", **upload(content)).status_code == 422
     assert client.post("/v1/explain?frame=5", **upload(content)).status_code == 422
+
+
+def test_an_image_of_another_kind_is_refused_where_that_was_asked_for(
+    serve: Callable[..., Any], client: Any, make_image: Callable[..., bytes]
+) -> None:
+    grey = upload(make_image(np.full((64, 64), 90, np.uint8)))
+    warned = client.post("/v1/explain", **grey)
+    assert warned.status_code == 200
+    assert any("size" in warning for warning in warned.json()["warnings"])
+    refused = serve(checks=Checks(size="refuse")).post("/v1/explain", **grey)
+    assert refused.status_code == 422
+    assert "size" in refused.json()["detail"]
 
 
 def test_a_post_hoc_method_is_the_librarys(client: Any, png: bytes, predictor: softcam.Predictor) -> None:
