@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -241,6 +242,18 @@ def test_regions_are_those_of_the_reports(desk: Desk, prediction: Prediction, sh
     assert desk.page.locator("#regions li").count() == len(expected)
     desk.press("g", "g")
     assert desk.data("measured-value", "exact") == pytest.approx(expected[1].contribution, abs=1e-12)
+
+
+def test_of_several_labels_a_reported_one_is_explained(
+    open_records: Callable[..., Desk], toys: SimpleNamespace
+) -> None:
+    likely = toys.predict(toys.make_maps(), toys.geometry, multi_label=True)
+    order = likely.logits.argsort()[::-1]
+    for reported in (order[1:], order[2:], order[:0]):
+        names = ";".join(sorted(likely.classes[index] for index in reported))
+        prediction = replace(likely, predicted=names)
+        shown = open_records([toys.describe(prediction)]).record()["page"]["target"]
+        assert shown == prediction.contrast[0] == (reported[0] if len(reported) else order[0])
 
 
 def test_the_scale_stays_until_it_is_changed(open_records: Callable[..., Desk], toys: SimpleNamespace) -> None:

@@ -56,6 +56,8 @@ def _properties(config: BundleConfig) -> list[tuple[str, str]]:
         (f"Classes ({len(config.classes)})", ", ".join(config.classes)),
         ("Thresholds", ", ".join(f"{k}: {v:.4g}" for k, v in config.thresholds.items()) or "none"),
     ]
+    if config.threshold_rule is not None:
+        rows.append(("Thresholds chosen by", _rule(config.threshold_rule)))
     if config.calibration is not None:
         rows.append(("Calibration", _calibration(config.calibration)))
     if config.conversion is not None:
@@ -81,6 +83,12 @@ def _grid(conversion: Mapping[str, Any]) -> str:
     cells, size, field = ("x".join(map(str, conversion[name])) for name in ("grid", "input_size", "receptive_field"))
     places = conversion.get("places") or ()
     return f"{cells} cells at {size} px{', after ' + ', '.join(places) if places else ''}; a cell sees {field} px"
+
+
+def _rule(found: Mapping[str, Any]) -> str:
+    """Return how the thresholds were chosen, for example `youden, on 100 images of val`."""
+    place = f", on {found['n']} images of {found['split']}" if {"n", "split"} <= found.keys() else ""
+    return f"{found['rule']}{place}"
 
 
 def _calibration(found: Calibration) -> str:

@@ -22,7 +22,7 @@ KINDS = ("softcam", "black_box")
 TASKS = ("multiclass", "multilabel", "ordinal")
 CONFIG_NAME = "config.json"
 
-_LEFT_OUT = ("calibration", "inputs")
+_LEFT_OUT = ("calibration", "inputs", "threshold_rule")
 
 Record = TypeVar("Record")
 
@@ -52,6 +52,8 @@ class BundleConfig:
         calibration: How raw logits become calibrated probabilities and prediction sets, see `softcam calibrate`; None
             for a model that was not calibrated.
         inputs: What the images of the training were like; None if that is not known.
+        threshold_rule: How the thresholds were chosen: `rule`, as `ThresholdRule.parse` reads it, `split` and `n`; None
+            if that is not known.
 
     Raises:
         BundleError: If a value is not as described.
@@ -73,6 +75,7 @@ class BundleConfig:
     format_version: int = FORMAT_VERSION
     calibration: Calibration | None = None
     inputs: InputStatistics | None = None
+    threshold_rule: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no model can have."""
@@ -205,6 +208,10 @@ def _are_numbers(value: object) -> bool:
     return isinstance(value, dict) and all(map(is_number, value.values()))
 
 
+def _is_rule(value: object) -> bool:
+    return is_json(value) and isinstance(value, dict) and _is_text(value.get("rule"))
+
+
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
@@ -224,4 +231,5 @@ _CONSTRAINTS: dict[str, tuple[Callable[[object], bool], str]] = {
     "versions": (lambda value: isinstance(value, dict) and all(map(_is_text, value.values())), "an object of texts"),
     "conversion": (optional(is_json), "an object of JSON values or null"),
     "provenance": (is_json, "an object of JSON values"),
+    "threshold_rule": (optional(_is_rule), "an object with a text `rule`, or null"),
 }

@@ -56,6 +56,7 @@ def describe(
         versions=list_versions(),
         conversion=_conversion(model),
         inputs=provenance.pop("inputs", None),
+        threshold_rule=provenance.pop("threshold_rule", None),
         provenance=provenance,
     )
 

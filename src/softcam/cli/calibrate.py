@@ -14,6 +14,7 @@ SUMMARY = "Fit probabilities and prediction sets that can be believed on validat
 EXAMPLES = """\
   softcam calibrate runs/elpv --data elpv/manifest.csv
   softcam calibrate model --data manifest.csv --alpha 0.05 --score aps --out calibrated
+  softcam calibrate model --data manifest.csv --thresholds sensitivity=0.9
 """
 
 
@@ -31,6 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--score", choices=("lac", "aps"), default="lac",
         help="lac: the smallest sets; aps: sets that are larger where an image is harder",
     )  # fmt: skip
+    parser.add_argument(
+        "--thresholds", type=str, default=None, metavar="RULE",
+        help="choose the thresholds anew: youden, f1, sensitivity=0.9 or specificity=0.9; default: no decision changes",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=None, help="folder of a copy; default: the model itself changes")
     parser.add_argument("--batch-size", type=int, default=8, help="images per forward pass")
     parser.add_argument("--device", type=str, default=None, help="torch device, such as cpu or cuda")
@@ -44,6 +49,7 @@ def run(options: Any) -> int:
     from softcam.bundle import find_bundle, read_config, update
     from softcam.data import read_manifest
     from softcam.evaluation import CalibrationSettings, calibrate
+    from softcam.metrics import ThresholdRule
 
     model = find_bundle(options.model)
     settings = CalibrationSettings(
@@ -53,6 +59,7 @@ def run(options: Any) -> int:
         batch_size=options.batch_size,
         device=options.device,
         seed=options.seed,
+        thresholds=None if options.thresholds is None else ThresholdRule.parse(options.thresholds),
     )
     manifest = read_manifest(options.data, classes=read_config(model).classes)
     with progress() as report:
@@ -62,6 +69,9 @@ def run(options: Any) -> int:
         show_json({**result.metrics, "out": str(folder)})
     else:
         _show(result.metrics)
+    if options.thresholds is not None:
+        chosen = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics["thresholds"]["calibrated"].items())
+        say(f"thresholds by {options.thresholds}: {chosen}")
     for note in result.metrics["notes"]:
         say(note)
     for failure in result.failures:

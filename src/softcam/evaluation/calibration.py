@@ -19,8 +19,10 @@ from softcam.evaluation.labels import Floats, Indices, Threshold, decide_labels
 from softcam.evaluation.models import check_match
 from softcam.evaluation.predictions import Progress
 from softcam.evaluation.result import plain
+from softcam.evaluation.thresholds import choose_thresholds
 from softcam.evaluation.uncertainty import describe_selection, describe_sets
 from softcam.metrics import (
+    ThresholdRule,
     classification_report,
     conformal_quantile,
     fit_temperature,
@@ -53,6 +55,7 @@ class CalibrationSettings:
         device: As torch names it; None takes a GPU if there is one.
         resamples: Of bootstrap intervals.
         seed: Of bootstrap intervals.
+        thresholds: Rule by which the thresholds are chosen anew; None leaves every decision as it is.
 
     Raises:
         ValueError: If `alpha` or `score` is out of range.
@@ -65,6 +68,7 @@ class CalibrationSettings:
     device: str | None = None
     resamples: int = 2000
     seed: int = 0
+    thresholds: ThresholdRule | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no calibration can have."""
@@ -142,7 +146,12 @@ def calibrate(
     answers = _ask(predictor, part, settings.split, progress)
     if exclusive:
         _check_count(len(answers.logits), settings)
-    calibrated = _fit(config.uncalibrated(), answers, part.digest(), settings)
+    base, notes = config.uncalibrated(), tuple[str, ...]()
+    if settings.thresholds is not None:
+        base, notes = choose_thresholds(
+            base, answers.logits, answers.targets, settings.thresholds, split=settings.split
+        )
+    calibrated = _fit(base, answers, part.digest(), settings)
     held_out = None
     if settings.split != VERIFIED and VERIFIED in set(manifest.table["split"]):
         held_out = _ask(predictor, manifest.subset(VERIFIED), VERIFIED, progress)
@@ -151,12 +160,16 @@ def calibrate(
     names = ("temperature", "method", "alpha", "quantile", "n", "split", "data_digest")
     metrics = {
         **{name: getattr(calibrated.calibration, name) for name in names},
-        "thresholds": {"raw": dict(config.uncalibrated().thresholds), "calibrated": dict(calibrated.thresholds)},
+        "thresholds": {"raw": dict(base.thresholds), "calibrated": dict(calibrated.thresholds)},
+        "threshold_rule": calibrated.threshold_rule,
         "fit": _measure(calibrated, answers, settings, split=settings.split),
         "verification": verification,
     }
     failures = answers.failures + (() if held_out is None else held_out.failures)
-    metrics |= {"notes": _list_notes(metrics, exclusive=exclusive), "failed": [entry._asdict() for entry in failures]}
+    metrics |= {
+        "notes": [*notes, *_list_notes(metrics, exclusive=exclusive)],
+        "failed": [entry._asdict() for entry in failures],
+    }
     return CalibrationResult(calibrated, plain(metrics), failures)
 
 

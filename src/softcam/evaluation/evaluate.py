@@ -129,6 +129,7 @@ def _describe(
         "consistency": check_consistency(predictions, num_classes=len(models.classes), settings=settings),
         "comparisons": comparison.differences,
         "classes": list(models.classes),
+        "threshold_rule": models.config.threshold_rule,
         "conversion": None if models.config.conversion is None else dict(models.config.conversion),
         "counts": {
             "test": len(predictions),

@@ -12,7 +12,7 @@ from softcam.attribution import attribute, get_method
 from softcam.data.manifest import Manifest
 from softcam.errors import MissingExtraError, UnsupportedModelError
 from softcam.evaluation.images import Shown, read_image
-from softcam.evaluation.labels import Indices, agree, decide_labels, to_strata, write_labels
+from softcam.evaluation.labels import Indices, agree, choose_explained, decide_labels, to_strata, write_labels
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.predictions import Predictions, Progress
 from softcam.evaluation.result import GalleryCase
@@ -42,8 +42,7 @@ def collect_cases(
         *_draw(np.flatnonzero(right), strata, settings.right, seed=settings.seed),
         *_draw(np.flatnonzero(~right), strata, settings.wrong, seed=settings.seed),
     ]
-    # Of independent labels, the most probable one is explained, whether it is reported or not.
-    explained = predictions.probabilities.argmax(axis=1) if models.multi_label else decided
+    explained = choose_explained(predictions.probabilities, models.thresholds["softcam"])
     cases: list[GalleryCase] = []
     for start in range(0, len(chosen), settings.batch_size):
         part = np.asarray(chosen[start : start + settings.batch_size], dtype=np.int64)

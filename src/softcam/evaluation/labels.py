@@ -49,6 +49,26 @@ def decide_labels(probabilities: Floats, threshold: Threshold) -> Indices:
     return decide(probabilities, threshold)
 
 
+def choose_explained(probabilities: NDArray[np.floating], threshold: Threshold) -> Indices:
+    """Return the class, (N,), whose map explains what is reported.
+
+    Of independent classes it is the most probable one that is reported, and the most probable of all where none is.
+
+    Args:
+        probabilities: (N, K).
+        threshold: As for `decide_labels`.
+
+    Example:
+        >>> choose_explained(np.array([[0.8, 0.2], [0.8, 0.05]]), (0.9, 0.1)).tolist()
+        [1, 0]
+    """
+    if not isinstance(threshold, tuple):
+        return decide(probabilities, threshold)
+    reported = probabilities >= np.asarray(threshold, probabilities.dtype)
+    allowed = reported | ~reported.any(axis=1, keepdims=True)
+    return np.asarray(np.where(allowed, probabilities, -1.0).argmax(axis=1), np.int64)
+
+
 def agree(decided: Indices, targets: Indices) -> NDArray[np.bool_]:
     """Return which images are right in every label, (N,).
 

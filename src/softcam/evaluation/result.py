@@ -23,7 +23,8 @@ class GalleryCase:
         image_id: The image's path as the manifest has it.
         kind: `right` or `wrong`.
         label: Name of the true class; where classes are independent, those of all labels, joined by `;`.
-        predicted: Name of the class the model decided for; where classes are independent, of the most probable one.
+        predicted: Name of the class the model decided for; where classes are independent, of the one
+            that is explained.
         classes: Class names in the order of the logits.
         probabilities: (K,).
         logits: (K,).

@@ -18,7 +18,7 @@ from softcam.errors import MissingExtraError, RunError, UnsupportedModelError
 from softcam.evaluation.entries import Entry
 from softcam.evaluation.images import ImageBatch
 from softcam.evaluation.kept import Kept, Values
-from softcam.evaluation.labels import Indices
+from softcam.evaluation.labels import Indices, Threshold
 from softcam.evaluation.measures import MEASURES, Case
 from softcam.evaluation.models import Contestants
 from softcam.evaluation.settings import EvaluationSettings
@@ -173,11 +173,9 @@ class Round:
         model = f"{self.models.fingerprints[entry.model]} {self.threshold(entry.model)}"
         return f"{model} {self.content} {wanted.tolist()}"
 
-    def threshold(self, model: str) -> float | None:
-        """Return the probability from which a model's second class of two is explained; None: the most probable."""
-        found = self.models.threshold(model, raw=True) if self.settings.explained_class == "reported" else None
-        # Of independent labels, the most probable one is explained, whether it is reported or not.
-        return None if isinstance(found, tuple) else found
+    def threshold(self, model: str) -> Threshold:
+        """Return the probability from which a model's classes are reported and explained; None: the most probable."""
+        return self.models.threshold(model, raw=True) if self.settings.explained_class == "reported" else None
 
     @cached_property
     def content(self) -> str:

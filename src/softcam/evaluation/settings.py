@@ -63,7 +63,8 @@ class EvaluationSettings:
             forward passes or of further maps for each map.
         explained: Images, stratified by label, on which methods are compared, >= 0. 0 leaves the comparison out.
         explained_class: Which class's map is asked of every method: the one that the model reports, at its threshold
-            where there are two, or the most probable. Of independent classes it is always the most probable.
+            where there are two, or the most probable. Of independent classes "reported" is the most probable of those
+            that reach their thresholds, and of all where none does.
         explained_labels: Classes whose images are explained; none for all.
         explained_slowly: How many of these images are explained by methods of cost "many", >= 0.
         located: Images, stratified by label, on which the locality of the SoftCAM's cells is measured, >= 0. With

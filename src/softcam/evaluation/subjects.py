@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from softcam.evaluation.labels import Threshold, choose_explained
 from softcam.metrics import FILLS
 
 Forward = Callable[[Tensor], Tensor]
@@ -110,7 +111,7 @@ def choose_subject(
     *,
     forward: Forward | None = None,
     multi_label: bool = False,
-    threshold: float | None = None,
+    threshold: Threshold = None,
 ) -> Subject:
     """Find the class that a model decides for, and what it says with and without the image.
 
@@ -120,12 +121,12 @@ def choose_subject(
         fills: Names of `softcam.metrics.FILLS`.
         forward: What gives the model's logits without gradients; by default the model.
         multi_label: Whether classes are independent (sigmoid) rather than exclusive (softmax).
-        threshold: Probability from which the second of two exclusive classes is decided for; None decides for the most
-            probable class.
+        threshold: Probability from which the second of two exclusive classes is decided for, or each of independent
+            ones, as `choose_explained` has it; None decides for the most probable class.
     """
     run = Remembered(forward or forward_of(model))
     probabilities = to_probabilities(run(images), multi_label=multi_label)
-    target = probabilities.argmax(dim=1) if threshold is None else (probabilities[:, 1] >= threshold).long()
+    target = torch.from_numpy(choose_explained(probabilities.cpu().numpy(), threshold)).to(images.device)
     before = probabilities.gather(1, target[:, None])[:, 0]
     subject = Subject(model, run, images, target, before, multi_label=multi_label)
     everything = torch.ones((len(images), *images.shape[-2:]), dtype=torch.bool, device=images.device)

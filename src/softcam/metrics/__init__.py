@@ -15,7 +15,6 @@ from softcam.metrics.classification import (
     auroc,
     average_precision,
     calibration_bins,
-    choose_threshold,
     classification_report,
     confusion_matrix,
     per_class_report,
@@ -80,6 +79,7 @@ from softcam.metrics.statistics import (
     noninferiority,
     paired_bootstrap,
 )
+from softcam.metrics.thresholds import ThresholdRule, choose_threshold
 
 __all__ = [
     "FILLS",
@@ -100,6 +100,7 @@ __all__ = [
     "RocPoints",
     "SetSizes",
     "Similarity",
+    "ThresholdRule",
     "activation_precision",
     "activation_sensitivity",
     "area_under_curve",

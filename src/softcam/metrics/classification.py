@@ -202,36 +202,6 @@ def precision_recall_points(scores: Values, targets: Values) -> PrecisionRecallP
     return PrecisionRecallPoints(*(torch.from_numpy(a) for a in curves))
 
 
-def choose_threshold(scores: Values, targets: Values) -> float:
-    """Return the threshold with the largest sensitivity + specificity - 1 (Youden's index), for validation data.
-
-    It lies halfway between two neighbouring scores, so that rounding in another batch turns no decision over. Among
-    equally good thresholds the lowest, most sensitive one is taken; if none beats chance, that is the lowest score.
-
-    Args:
-        scores: (N,) finite; higher means more likely positive.
-        targets: (N,) of 0 and 1, both present.
-
-    Returns:
-        A score at or above this is called positive.
-
-    Raises:
-        ValueError: If a class is absent, a shape is wrong, a score is not finite or a target is not 0 or 1.
-
-    >>> choose_threshold([0.1, 0.4, 0.6, 0.8], [0, 0, 1, 1])
-    0.5
-
-    Reference: Youden 1950, Cancer 3:32.
-    """
-    fpr, tpr, thresholds = (points.numpy()[1:] for points in roc_points(scores, targets))
-    if np.isnan(fpr).any() or np.isnan(tpr).any():
-        raise ValueError("Expected `targets` to hold both 0 and 1, but got one class. Choose on data with both.")
-    # Differences of shares tie only up to rounding.
-    youden = np.round(tpr - fpr, 12)
-    best = len(youden) - 1 - int(np.argmax(youden[::-1]))
-    return float((thresholds[best] + thresholds[min(best + 1, len(thresholds) - 1)]) / 2)
-
-
 def confusion_matrix(predicted: Values, targets: Values, *, num_classes: int) -> Tensor:
     """Count images by true (row) and predicted (column) class.
 

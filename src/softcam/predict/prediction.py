@@ -69,12 +69,16 @@ class Prediction:
     def contrast(self) -> tuple[int, int | None]:
         """Indices of the class to explain and of its strongest rival; no rival where classes are independent.
 
+        The reported class; of several labels the most probable one, and of all where none is reported.
+
         Raises:
             ValueError: If the prediction failed.
         """
         _check_ok(self.status)
         if self.multi_label or len(self.classes) == 1:
-            return int(self.logits.argmax()), None
+            names = (self.predicted or "").split(";")
+            reported = [self.classes.index(name) for name in names if name in self.classes]
+            return max(reported or range(len(self.classes)), key=lambda index: float(self.logits[index])), None
         shown = self.classes.index(self.predicted) if self.predicted is not None else int(self.logits.argmax())
         rivals = np.where(np.arange(len(self.classes)) == shown, -np.inf, self.logits)
         return shown, int(rivals.argmax())
@@ -82,7 +86,7 @@ class Prediction:
     def margin(self) -> Array:
         """Return the evidence (h, w) for the predicted class against its rival; it averages to the logit difference.
 
-        Where classes are independent, the map of the highest logit, which averages to that logit.
+        Where classes are independent, the map of that class alone, which averages to its logit.
 
         Raises:
             ValueError: If the prediction failed.

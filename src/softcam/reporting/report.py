@@ -78,6 +78,7 @@ def render_report(result: EvaluationResult, charts: Mapping[str, Chart], *, titl
             independent=bool(metrics.get("per_class")),
             confusion=tables.confusion_tables(metrics.get("confusion") or {}, classes),
             thresholds=tables.threshold_views(metrics.get("thresholds") or {}),
+            threshold_rule=(metrics.get("threshold_rule") or {}).get("rule", ""),
             label_columns=tuple(map(measure, LABEL_COLUMNS)),
             label_rows=tables.label_rows(metrics.get("per_class") or {}, LABEL_COLUMNS),
             scale=scale,

@@ -20,7 +20,7 @@ from softcam.bundle import InputStatistics, measure_inputs, read_config, save
 from softcam.data import ImageDataset, Manifest
 from softcam.errors import RecipeError, RunError
 from softcam.files import write_atomic
-from softcam.metrics.classification import choose_threshold
+from softcam.metrics.thresholds import YOUDEN, choose_threshold
 from softcam.nn import SoftCAM, evaluating
 from softcam.training.crew import Crew, connected, find_crew
 from softcam.training.data import StagedDataModule
@@ -219,7 +219,7 @@ class _Work:
             task="ordinal" if self.recipe.data.ordinal else self.manifest.task,
             preprocessing=self.preprocessing.to_dict(),
             thresholds=thresholds,
-            provenance=self.describe(metrics),
+            provenance={**self.describe(metrics), "threshold_rule": self.describe_rule() if thresholds else None},
         )
         seconds = round(time.perf_counter() - started, 1)
         record = {"complete": True, "model": model_path.name, "metrics": metrics, "seconds": seconds}
@@ -264,6 +264,9 @@ class _Work:
             "seed": self.recipe.seed,
             "inputs": self.measure_inputs(),
         }
+
+    def describe_rule(self) -> dict[str, Any]:
+        return {"rule": str(YOUDEN), "split": "val", "n": len(self.datasets["val"])}
 
     def measure_inputs(self) -> InputStatistics | None:
         """Return what the images were like, for a model that will be used to explain others."""

@@ -12,7 +12,6 @@ from softcam.metrics.classification import (
     auroc,
     average_precision,
     calibration_bins,
-    choose_threshold,
     classification_report,
     confusion_matrix,
     per_class_report,
@@ -20,6 +19,7 @@ from softcam.metrics.classification import (
     quadratic_weighted_kappa,
     roc_points,
 )
+from softcam.metrics.thresholds import choose_threshold
 
 KEYS = {
     "auroc",

@@ -77,13 +77,15 @@ export function findRival({ logits }, target) {
 }
 
 /**
- * Return the index of the class that is explained: the reported one, or the highest logit of independent classes.
+ * Return the index of the class that is explained: the reported one; of several labels the most probable one, and of all
+ * where none is reported.
  * @param {Explanation} explanation
  */
 export function findPredicted({ record, logits, classes, independent }) {
-  const named = independent ? -1 : classes.indexOf(record.predicted);
-  if (named >= 0) return named;
-  return logits.reduce((best, logit, k) => (logit > logits[best] ? k : best), 0);
+  const names = independent ? (record.predicted ?? "").split(";") : [record.predicted];
+  const reported = classes.flatMap((name, k) => (names.includes(name) ? [k] : []));
+  const among = reported.length > 0 ? reported : Array.from(classes.keys());
+  return among.reduce((best, k) => (logits[k] > logits[best] ? k : best));
 }
 
 /**

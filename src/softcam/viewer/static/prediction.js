@@ -123,6 +123,9 @@ function drawRows(session, shown, before) {
     row.classList.toggle("chosen", k === view.target || k === view.against);
     fillPair(chance, formatPercent(before[k]), remaining && formatPercent(remaining.probabilities[k]));
     chance.style.setProperty("--share", String(before[k]));
+    const { thresholds } = explanation.record;
+    const limit = thresholds?.[explanation.classes[k]] ?? (explanation.independent ? 0.5 : null);
+    chance.title = limit === null ? "" : `reported from ${formatPercent(limit)}`;
     fillPair(logit, formatLogit(explanation.logits[k]), remaining && formatLogit(remaining.logits[k]));
     added.hidden = !measurement;
     setText(added, measurement ? formatSigned(measurement.added[k]) : "");
