@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from softcam._version import __version__
 from softcam.cli import (
     calibrate,
+    completion,
     convert,
     data,
     demo,
@@ -44,6 +45,7 @@ COMMANDS: dict[str, ModuleType] = {
     "data": data,
     "dicom": dicom,
     "models": models,
+    "completion": completion,
 }
 
 DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = create_parser()
     try:
         options = parser.parse_args(arguments)
+        if options.command == "completion":
+            return completion.run(options.completion, parser)
         return int(COMMANDS[options.command].run(options[options.command]))
     except (ArgumentError, SoftCAMError, OSError, ValueError) as error:
         sys.stderr.write(f"softcam: {_one_line(error)}\n")
