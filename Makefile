@@ -7,7 +7,7 @@ OUT    ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test check bench bench-quick bench-all study survey fuzz sbom audit docs clean
+.PHONY: help demo demo-full test check bench bench-quick bench-all study survey fuzz sbom audit release docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ sbom: $(VENV)/.dev ## Write sbom.json: every package of the environment, with ve
 
 audit: $(VENV)/.dev ## Ask the package index for known vulnerabilities of what is installed
 	$(BIN)/pip-audit --local --skip-editable
+
+release: $(VENV)/.dev ## Build wheel and sdist into dist/, install them afresh with each extra and try them; uploads nothing
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/packaging/matrix.py dist
 
 docs: $(VENV)/.dev ## Run every code block of the documents
 	$(BIN)/python -m pytest -q tests/docs
