@@ -96,6 +96,7 @@ LONG = (
     Script("evidence_depth", 300, command=("evidence_depth.py", "--work", "study/depth")),
     Script("study", 600, command=("study.py", "--work", "study")),
     Script("crash_safety", 30, needs=("onnx", "onnxscript")),
+    Script("full_disk", 15, needs=("onnx", "onnxscript")),
     Script("survey", 60, command=("conversion/survey.py",)),
 )
 """Those of hours; each goes on where it was ended."""

@@ -1,6 +1,6 @@
 """End `train`, `explain`, `evaluate`, `prepare` and `export` with SIGKILL at random moments; compare what comes of it.
 
-    python benchmarks/crash_safety.py [--quick] [--kills 25] [--commands explain train ...]
+    python benchmarks/crash_safety.py [--quick] [--kills 25] [--commands explain train ... [--keep]]
 
 Each command first runs undisturbed. Then it is begun, killed at a random moment and begun again in the same folder,
 over and over; when it has finished, in a new folder, until there were as many kills as asked for. After each kill every
@@ -303,14 +303,23 @@ def measure(root: Path, command: str, kills: int, chance: random.Random) -> Outc
 
 
 def write_result(options: argparse.Namespace, kills: int, outcomes: Sequence[Outcome]) -> None:
-    names = " ".join(outcome.command for outcome in outcomes)
+    out, environment = choose_out(options, RESULT), describe_environment(seeds=[SEED])
+    measured = [{**vars(outcome), "date": environment["date"]} for outcome in outcomes]
+    rows = {row["command"]: row for row in [*(_read_rows(out) if options.keep else []), *measured]}
     result = {
-        "command": f"python benchmarks/crash_safety.py --commands {names}",
-        "environment": describe_environment(seeds=[SEED]),
+        "command": "python benchmarks/crash_safety.py",
+        "environment": environment,
         "kills": kills,
-        "rows": [vars(outcome) for outcome in outcomes],
+        "rows": [rows[command] for command in COMMANDS if command in rows],
     }
-    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
+    write_atomic(out, json.dumps(result, indent=2) + "\n")
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    before = json.loads(path.read_text(encoding="utf-8"))
+    return [{"date": before["environment"]["date"], **row} for row in before["rows"]]
 
 
 def main(options: argparse.Namespace) -> int:
@@ -337,4 +346,5 @@ if __name__ == "__main__":
     parser = create_parser(__doc__)
     parser.add_argument("--kills", type=int, default=None, help="of each command")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS)
+    parser.add_argument("--keep", action="store_true", help="leave what was measured of other commands in the results")
     sys.exit(main(parser.parse_args()))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,14 +21,59 @@ if sys.platform != "win32":
 RECORD = "run.json"
 """What a finished run says of itself, written last."""
 
+LOCK = "run.partial.lock"
+"""The file by which a process keeps a folder, with who that is."""
+
+_OWNER = "process "
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@contextmanager
+def hold(folder: Path, name: str = LOCK) -> Iterator[None]:
+    """Keep a folder of results for this process alone, and say in one clear line when its disk is full.
+
+    Args:
+        folder: The folder; it is made if needed.
+        name: File of the lock in it, which is there meanwhile.
+
+    Raises:
+        RunError: If another process writes there, naming it; if the folder cannot be written, or its disk is full.
+    """
+    with say_what_the_disk_lacks(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = _open_lock(folder / name)
+    try:
+        with say_what_the_disk_lacks(folder, room=True):
+            yield
+    finally:
+        (folder / name).unlink(missing_ok=True)
+        stream.close()
+
+
+def _open_lock(path: Path) -> IO[bytes]:
+    while True:
+        stream = path.open("a+b")
+        try:
+            lock(stream, path.parent)
+            # Whoever had it may have removed it on leaving, after it was opened here.
+            if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                stream.truncate(0)
+                since = datetime.now(UTC).isoformat(timespec="seconds")
+                stream.write(f"{_OWNER}{os.getpid()} on {platform.node()}, since {since}".encode())
+                stream.flush()
+                return stream
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()
 
 
 def lock(stream: IO[bytes], folder: Path) -> None:
     """Keep a folder for this process alone, for as long as a file in it stays open.
 
     Args:
-        stream: The file.
+        stream: The file, of which the message quotes what `hold` writes there.
         folder: Where, for the message.
 
     Raises:
@@ -34,7 +83,42 @@ def lock(stream: IO[bytes], folder: Path) -> None:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f"Expected {folder} to be free, but another run is writing there.") from error
+            raise RunError(
+                f"Expected {folder} to be free, but {_read_owner(stream)} is writing there. "
+                "Wait for its end, or choose another folder."
+            ) from error
+
+
+def _read_owner(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    found = stream.read(200).decode(errors="replace") if stream.readable() else ""
+    return found if found.startswith(_OWNER) else "another run"
+
+
+@contextmanager
+def say_what_the_disk_lacks(out: Path, *, room: bool = False) -> Iterator[None]:
+    """Turn what the system says about a folder of results into one clear line.
+
+    Args:
+        out: The folder.
+        room: Whether only a full disk is said like that; other errors may be those of the inputs.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            found, remedy = "the disk is full", "Free some space"
+        elif room:
+            raise
+        else:
+            found, remedy = (error.strerror or type(error).__name__).lower(), "Allow it, or choose another folder"
+        # Names of files may be those of patients.
+        raise RunError(
+            f"Expected {out} to take the results, but {found}. {remedy}; the same command continues."
+        ) from error
 
 
 @contextmanager
@@ -49,27 +133,6 @@ def awaited(path: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def hold(folder: Path, name: str) -> Iterator[None]:
-    """Keep a folder for this process alone.
-
-    Args:
-        folder: The folder; it is made if needed.
-        name: File of the lock in it, which is there meanwhile.
-
-    Raises:
-        RunError: If another process writes there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    with path.open("ab") as stream:
-        lock(stream, folder)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def check_same_run(recorded: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:

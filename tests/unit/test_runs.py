@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 
 from softcam.errors import RunError
-from softcam.runs import RECORD, as_text, awaited, check_same_run, hold, read_counts
+from softcam.runs import LOCK, RECORD, as_text, awaited, check_same_run, hold, lock, read_counts
 
 
 def test_names_everything_that_differs(tmp_path: Path) -> None:
@@ -34,7 +37,7 @@ def test_counts_are_those_of_the_same_run_alone(tmp_path: Path) -> None:
 def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     with hold(tmp_path / "new", "work.lock"):
         assert (tmp_path / "new" / "work.lock").is_file()
-        with pytest.raises(RunError, match="another run is writing there"), hold(tmp_path / "new", "work.lock"):
+        with pytest.raises(RunError, match="is writing there"), hold(tmp_path / "new", "work.lock"):
             pytest.fail("it was held twice")
     assert list((tmp_path / "new").iterdir()) == []
 
@@ -57,3 +60,51 @@ def test_who_comes_second_waits_until_the_work_is_done(tmp_path: Path) -> None:
     thread.join()
     assert order == ["first", "second"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_held_by_one_and_named_to_the_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with hold(out):
+        assert (out / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+        with pytest.raises(
+            RunError, match=rf"out to be free, but process {os.getpid()} on .*, since \d{{4}}.*Wait for"
+        ):
+            hold(out).__enter__()
+        assert (out / LOCK).exists()
+    assert list(out.iterdir()) == []
+    with hold(out):
+        pass
+
+
+def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("process 1 on another, since long ago, with a longer name than the next one has")
+    with hold(tmp_path):
+        assert "another" not in (tmp_path / LOCK).read_text()
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock_and_lose(*arguments: Any) -> None:
+        lock(*arguments)
+        if (tmp_path / LOCK).exists() and not tries:
+            (tmp_path / LOCK).unlink()
+        tries.append(1)
+
+    tries: list[int] = []
+    monkeypatch.setattr("softcam.runs.lock", lock_and_lose)
+    with hold(tmp_path):
+        assert len(tries) == 2
+        assert (tmp_path / LOCK).exists()
+
+
+def test_errors_that_are_not_of_the_disk_pass_through_a_held_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="an input"), hold(tmp_path):
+        raise FileNotFoundError("an input")
+    with pytest.raises(RunError, match=r"but the disk is full\. Free some space"), hold(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device", "patient.png")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(RunError, match=r"file to take the results, but file exists\. Allow it"),
+        hold(tmp_path / "file"),
+    ):
+        pass

@@ -60,6 +60,7 @@ def run(options: Any) -> int:
     from softcam.data import read_manifest
     from softcam.evaluation import MEASURES, EvaluationSettings, evaluate, write_evaluation
     from softcam.reporting import write_report
+    from softcam.runs import hold
 
     model = find_bundle(options.model)
     settings = EvaluationSettings(
@@ -78,12 +79,13 @@ def run(options: Any) -> int:
     twin = None if options.black_box is None else find_bundle(options.black_box)
     others = {name: find_bundle(path) for name, path in _read_names(options.others).items()}
     keep = options.out / "measured"
-    with progress() as report:
-        result = evaluate(
-            model, manifest, black_box_path=twin, others=others, settings=settings, keep=keep, progress=report
-        )
-    write_evaluation(result, options.out)
-    page = write_report(result, options.out)
+    with hold(options.out):
+        with progress() as report:
+            result = evaluate(
+                model, manifest, black_box_path=twin, others=others, settings=settings, keep=keep, progress=report
+            )
+        write_evaluation(result, options.out)
+        page = write_report(result, options.out)
     show_json(result.metrics) if options.json else show_headline(result.metrics)
     say(f"report written to {page}")
     counts = result.metrics["counts"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from argparse import ArgumentError
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, ModuleType
 
 from jsonargparse import ArgumentParser
 
@@ -48,7 +52,7 @@ COMMANDS: dict[str, ModuleType] = {
     "completion": completion,
 }
 
-DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,20 +62,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; default: those of the process.
 
     Returns:
-        0 done; 1 finished, some inputs failed; 2 bad usage or bad input; 130 interrupted.
+        0 done; 1 finished, some inputs failed; 2 bad usage or bad input; 130 interrupted; 143 terminated.
     """
     parser = create_parser()
+    heard: list[int] = []
     try:
         options = parser.parse_args(arguments)
         if options.command == "completion":
             return completion.run(options.completion, parser)
-        return int(COMMANDS[options.command].run(options[options.command]))
+        with _heeding_termination(heard):
+            return int(COMMANDS[options.command].run(options[options.command]))
     except (ArgumentError, SoftCAMError, OSError, ValueError) as error:
         sys.stderr.write(f"softcam: {_one_line(error)}\n")
         return BAD_USAGE
     except KeyboardInterrupt:
-        sys.stderr.write("softcam: interrupted; the same command continues\n")
-        return INTERRUPTED
+        word, code = ("terminated", TERMINATED) if heard else ("interrupted", INTERRUPTED)
+        sys.stderr.write(f"softcam: {word}; the same command continues\n")
+        return code
+
+
+@contextmanager
+def _heeding_termination(heard: list[int]) -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, and note it, where nobody else has a say in that."""
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        if os.getpid() == process:
+            heard.append(number)
+            raise KeyboardInterrupt
+        # A worker that was forked off: it has nothing to put in order.
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def create_parser() -> ArgumentParser:

@@ -27,6 +27,7 @@ from softcam.data.downloads import Download, Order, PreparationSettings, Row, co
 from softcam.data.manifest import Manifest, read_manifest, write_manifest
 from softcam.errors import ImageError, ManifestError, RunError
 from softcam.files import flush_disks, write_atomic, write_whole
+from softcam.runs import LOCK, hold
 from softcam.versions import installed_versions
 
 JOURNAL = "preparation.jsonl"
@@ -109,16 +110,17 @@ def prepare(
     Raises:
         ManifestError: If a table is missing or wrong, no image is there, or the folder holds something else.
         MissingExtraError: If images need a library that is not installed.
-        RunError: If worker processes cannot be started.
+        RunError: If worker processes cannot be started, another process writes there, or the disk is full.
         ValueError: If there are no such labels.
     """
     work = _Work(download, source, Path(out), settings or PreparationSettings())
-    work.run(progress)
-    rows = work.collect()
-    _write_skipped(work.job.out, work.skipped)
-    if not rows:
-        raise ManifestError([f"Expected at least one usable image, but none was. See {work.job.out / SKIPPED}."])
-    return work.finish(pd.DataFrame(rows))
+    with hold(work.job.out):
+        work.run(progress)
+        rows = work.collect()
+        _write_skipped(work.job.out, work.skipped)
+        if not rows:
+            raise ManifestError([f"Expected at least one usable image, but none was. See {work.job.out / SKIPPED}."])
+        return work.finish(pd.DataFrame(rows))
 
 
 class _Work:
@@ -302,7 +304,7 @@ def _open_journal(job: Job) -> dict[str, Outcome]:
     path = job.out / JOURNAL
     claim = json.dumps({"source": job.download.name, "size": job.size, "softcam": __version__})
     if not path.is_file():
-        if job.out.is_dir() and any(job.out.iterdir()):
+        if any(path.name != LOCK for path in job.out.iterdir()):
             raise ManifestError(
                 [f"Expected a folder that is new, empty or begun with the same data set, but got {job.out}."]
             )

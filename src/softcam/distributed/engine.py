@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from softcam.distributed import cluster
-from softcam.distributed.finish import LOCK, find_finished, finish, forget_state
+from softcam.distributed.finish import find_finished, finish, forget_state
 from softcam.distributed.plan import PLAN, STATE, Listed, Plan, choose_shard_rows, write_plan
 from softcam.distributed.settings import RaySettings
 from softcam.distributed.shards import Layout, list_done, remove_leftovers
@@ -94,7 +94,7 @@ def explain(
     folder = Path(out).absolute()
     seen = tuple(str(Path(path).absolute()) for path in visible if Path(path).exists())
     run = _Run(Path(model).absolute(), folder, open_places, settings or RaySettings(), seen)
-    with hold(folder, LOCK):
+    with hold(folder):
         layout, identity = _describe(run)
         counts = _complete(run, layout, identity, inputs, progress or _ignore)
     return RaySummary(*counts, seconds=time.monotonic() - started)

@@ -23,8 +23,6 @@ from softcam.files import atomic_path, write_atomic
 from softcam.runs import RECORD, as_text, check_same_run, read_counts
 from softcam.versions import installed_versions
 
-LOCK = "run.partial.lock"
-
 _FOREIGN = ("predictions.csv", "run.partial.jsonl", TABLE)
 
 

@@ -13,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from softcam.files import atomic_path
+from softcam.files import write_atomic
 
 Values = dict[str, Tensor]
 """By name, one value or row of values per image."""
@@ -46,8 +46,7 @@ class Kept:
         found = _read(path)
         if found is None:
             found = measure()
-            with atomic_path(path) as temporary:
-                safetensors.torch.save_file({key: value.contiguous() for key, value in found.items()}, temporary)
+            write_atomic(path, safetensors.torch.save({key: value.contiguous() for key, value in found.items()}))
         return found
 
 

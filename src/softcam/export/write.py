@@ -14,6 +14,7 @@ from softcam.export.source import Source, open_source
 from softcam.files import atomic_files
 from softcam.libraries import load_library
 from softcam.nn import SoftCAM
+from softcam.runs import say_what_the_disk_lacks
 
 
 def export_onnx(
@@ -43,13 +44,14 @@ def export_onnx(
 
     Raises:
         ExportError: If the model cannot be exported, or if the file does not agree with it. Nothing is written.
+        RunError: If the disk is full. Nothing is written.
         MissingExtraError: If onnx, onnxscript or onnxruntime is not installed.
         ValueError: If `out`, `input_size` or `opset` is not as described.
     """
     path = _check_name(out, ".onnx")
     _require("onnx", "onnxscript", "onnxruntime")
     ready = open_source(source, input_size=input_size, black_box=black_box)
-    with full_precision(), atomic_files(path) as folder:
+    with say_what_the_disk_lacks(path.parent, room=True), full_precision(), atomic_files(path) as folder:
         staged = folder / path.name
         version = write_onnx(ready.model, staged, ready.shape, metadata=ready.record.to_metadata(), opset=opset)
         return _report(ready, staged, path, form="onnx", opset=version)
@@ -87,7 +89,7 @@ def export_openvino(
     _require("onnx", "onnxscript")
     load_library("openvino", extra="openvino")
     ready = open_source(source, input_size=input_size, black_box=black_box)
-    with full_precision(), atomic_files(path) as folder:
+    with say_what_the_disk_lacks(path.parent, room=True), full_precision(), atomic_files(path) as folder:
         staged, bridge = folder / path.name, folder / "bridge" / "graph.onnx"
         bridge.parent.mkdir()
         version = write_onnx(ready.model, bridge, ready.shape, metadata={}, opset=opset)

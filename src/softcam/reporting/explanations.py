@@ -24,14 +24,14 @@ from softcam.predict import Outcome, Predictor, Readable
 from softcam.predict.prefetch import read_ahead
 from softcam.records import describe_context, describe_prediction, now, write_chain
 from softcam.reporting.evidence_file import encode_evidence
-from softcam.reporting.finishing import Batch, Finisher, say_what_the_disk_lacks
+from softcam.reporting.finishing import Batch, Finisher
 from softcam.reporting.inputs import WHOLE, Draft, Entry, Listing, Reading, summarize
 from softcam.reporting.journal import Journal, Row, open_journal
 from softcam.reporting.overlays import draw_overlay
 from softcam.reporting.predictions import Columns, make_row, write_tables
 from softcam.reporting.products import EVERYTHING, Products
 from softcam.reporting.regions import BOXES, REGIONS, describe_regions, write_regions
-from softcam.runs import RECORD, read_counts
+from softcam.runs import RECORD, read_counts, say_what_the_disk_lacks
 
 Progress = Callable[[str, int, int], None]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from softcam.errors import RunError
 from softcam.files import StagedFile, flush_folder, publish
 from softcam.predict import Outcome
 from softcam.reporting.inputs import Entry
@@ -24,7 +22,6 @@ _UNNOTED = 16
 """Batches, written or not, whose rows have yet to be noted."""
 
 _THREADS = 2
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 Write = Callable[[Entry, Outcome, float | None], Sequence[StagedFile]]
 
@@ -167,29 +164,6 @@ class Finisher:
         while jobs[0].good and self._unnoted and self._unnoted[0].good:
             jobs.append(self._unnoted.popleft())
         return jobs
-
-
-@contextmanager
-def say_what_the_disk_lacks(out: Path) -> Iterator[None]:
-    """Turn what the system says about a folder of results into one clear line.
-
-    Args:
-        out: The folder.
-
-    Raises:
-        RunError: If it cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            found, remedy = "the disk is full", "Free some space"
-        else:
-            found, remedy = (error.strerror or type(error).__name__).lower(), "Allow it, or choose another folder"
-        # Names of files may be those of patients.
-        raise RunError(
-            f"Expected {out} to take the results, but {found}. {remedy}; the same command continues."
-        ) from error
 
 
 def _succeeded(file: Future[Sequence[StagedFile]]) -> bool:

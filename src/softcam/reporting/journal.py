@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from softcam.errors import RunError
-from softcam.runs import check_same_run, lock
+from softcam.runs import check_same_run, hold
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,5 @@ def open_journal(path: Path) -> Iterator[Journal]:
     Raises:
         RunError: If another process has it open.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
-        lock(stream, path.parent)
+    with hold(path.parent), path.open("a+b") as stream:
         yield Journal(path, stream)

@@ -37,8 +37,12 @@ class WholeCheckpoints(TorchCheckpointIO):
             storage_options: Lightning's; there are none for a local file.
         """
         del storage_options
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
+            try:
+                torch.save(checkpoint, stream)
+            except RuntimeError as error:
+                # torch closes its archive all the same, and the error of that hides what the disk has said.
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> Any:  # noqa: FBT001, FBT002 - Lightning's signature
         """Read a checkpoint.

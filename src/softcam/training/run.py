@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from softcam.errors import RecipeError, RunError
 from softcam.files import write_atomic
 from softcam.metrics.thresholds import YOUDEN, choose_threshold
 from softcam.nn import SoftCAM, evaluating
+from softcam.runs import hold, say_what_the_disk_lacks
 from softcam.training.crew import Crew, connected, find_crew
 from softcam.training.data import StagedDataModule
 from softcam.training.distillation import check_trunk, load_teacher
@@ -82,7 +84,8 @@ def train(
             process makes the same call.
 
     Raises:
-        RunError: If `out` holds a run of another recipe or of other data, or the loss is not finite.
+        RunError: If `out` holds a run of another recipe or of other data, another process writes there, its disk is
+            full, or the loss is not finite.
         RecipeError: If the recipe does not fit the backbone.
         ManifestError: If anything in the table of images is wrong.
         UnsupportedModelError: If the backbone is unknown or cannot be converted as the recipe asks.
@@ -90,7 +93,7 @@ def train(
     """
     out, hardware = Path(out), hardware or Hardware()
     cache = Path(cache_dir or out / "cache")
-    with borrowed_process():
+    with borrowed_process(), say_what_the_disk_lacks(out, room=True):
         crew = find_crew(hardware)
         alone = crew.world == 1
         devices = (hardware.devices or 1) if alone else crew.world
@@ -102,7 +105,7 @@ def train(
             return _read_run(out, manifest)
         if alone and devices > 1:
             return _launch(recipe, out, crew, manifest=manifest, cache=cache, progress=progress)
-        with connected(crew) as ready:
+        with hold(out) if crew.is_first else nullcontext(), connected(crew) as ready:
             return _train(recipe, out, ready, manifest=manifest, cache=cache, progress=progress)
 
 

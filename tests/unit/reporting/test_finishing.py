@@ -12,8 +12,9 @@ import pytest
 import softcam.reporting.finishing as module
 from softcam.errors import RunError
 from softcam.files import StagedFile, stage
-from softcam.reporting.finishing import AHEAD, Batch, Finisher, say_what_the_disk_lacks
+from softcam.reporting.finishing import AHEAD, Batch, Finisher
 from softcam.reporting.journal import Row
+from softcam.runs import say_what_the_disk_lacks
 
 
 class Record:
