@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from softcam._version import __version__
+from softcam.libraries import lazy_names
 
 if TYPE_CHECKING:
     from softcam.backbones import create_black_box
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from softcam.viewer import view
 
 _HOMES = {
-    "ConversionReport": "softcam.nn",
-    "ElasticNet": "softcam.nn",
-    "Evidence": "softcam.nn",
-    "Prediction": "softcam.predict",
-    "Predictor": "softcam.predict",
-    "SoftCAM": "softcam.nn",
-    "convert": "softcam.nn",
-    "create_black_box": "softcam.backbones",
-    "load": "softcam.bundle",
-    "plot": "softcam.reporting",
-    "save": "softcam.bundle",
-    "view": "softcam.viewer",
+    "ConversionReport": "nn",
+    "ElasticNet": "nn",
+    "Evidence": "nn",
+    "Prediction": "predict",
+    "Predictor": "predict",
+    "SoftCAM": "nn",
+    "convert": "nn",
+    "create_black_box": "backbones",
+    "load": "bundle",
+    "plot": "reporting",
+    "save": "bundle",
+    "view": "viewer",
 }
 
 __all__ = [
@@ -46,15 +46,4 @@ __all__ = [
     "view",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that importing softcam costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from softcam.libraries import lazy_names
 
 if TYPE_CHECKING:
     from softcam.export.compiled import compile_forward
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 
 # Lazy, since whoever runs an exported file may have no torch.
 _HOMES = {
-    "ExportRecord": "softcam.export.record",
-    "ExportReport": "softcam.export.report",
-    "KeptGraph": "softcam.export.kept",
-    "compile_forward": "softcam.export.compiled",
-    "export_onnx": "softcam.export.write",
-    "export_openvino": "softcam.export.write",
-    "keep_graph": "softcam.export.kept",
-    "open_graph": "softcam.export.runtime",
-    "read_metadata": "softcam.export.record",
+    "ExportRecord": "record",
+    "ExportReport": "report",
+    "KeptGraph": "kept",
+    "compile_forward": "compiled",
+    "export_onnx": "write",
+    "export_openvino": "write",
+    "keep_graph": "kept",
+    "open_graph": "runtime",
+    "read_metadata": "record",
 }
 
 __all__ = [
@@ -38,15 +39,4 @@ __all__ = [
     "read_metadata",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from softcam.libraries import lazy_names
 
 if TYPE_CHECKING:
     from softcam.reporting.explanations import ExplainSummary, explain
@@ -19,9 +20,5 @@ _HOMES = {
 
 __all__ = ["ExplainSummary", "explain", "plot", "write_report"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: who explains images needs neither plots nor reports."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"softcam.reporting.{_HOMES[name]}"), name)
+# Who explains images needs neither plots nor reports.
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

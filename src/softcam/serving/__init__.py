@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from softcam.errors import MissingExtraError
+from softcam.libraries import lazy_names
 
 if TYPE_CHECKING:
     from softcam.serving.app import create_app
@@ -25,15 +24,17 @@ _HOMES = {
     "open_models": "models",
     "run_service": "run",
 }
-_LIBRARIES = (
-    "fastapi",
-    "httptools",
-    "limits",
-    "multipart",
-    "orjson",
-    "prometheus_client",
-    "python_multipart",
-    "uvicorn",
+_LIBRARIES = frozenset(
+    {
+        "fastapi",
+        "httptools",
+        "limits",
+        "multipart",
+        "orjson",
+        "prometheus_client",
+        "python_multipart",
+        "uvicorn",
+    }
 )
 
 __all__ = [
@@ -49,14 +50,4 @@ __all__ = [
     "run_service",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, and name the extra that brings what it needs."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"softcam.serving.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in _LIBRARIES:
-            raise MissingExtraError((error.name or "").partition(".")[0], "serve") from error
-        raise
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, extra="serve", libraries=_LIBRARIES)

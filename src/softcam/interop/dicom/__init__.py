@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from softcam.errors import MissingExtraError
+from softcam.libraries import lazy_names
 
 if TYPE_CHECKING:
     from softcam.interop.dicom.archive import Delivery, send
@@ -35,7 +34,7 @@ _HOMES = {
     "send": "archive",
     "write_objects": "objects",
 }
-_LIBRARIES = ("dicomanonymizer", "dicomweb_client", "highdicom", "pydicom", "pynetdicom")
+_LIBRARIES = frozenset({"dicomanonymizer", "dicomweb_client", "highdicom", "pydicom", "pynetdicom"})
 
 __all__ = [
     "KINDS",
@@ -55,21 +54,4 @@ __all__ = [
     "write_objects",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name, and the library that it needs, when it is first used.
-
-    Raises:
-        MissingExtraError: If that library is not installed.
-    """
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _LIBRARIES:
-            raise
-        raise MissingExtraError(package, "dicom") from error
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(__name__, _HOMES, extra="dicom", libraries=_LIBRARIES)
