@@ -14,11 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 # Tests run side by side; more threads than cores would only wait for each other.
 torch.set_num_threads(1)
+
+# A busy machine takes longer over an example now and then, which is no fault of the code.
+hypothesis.settings.register_profile("softcam", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("softcam")
 
 ROOT = Path(__file__).resolve().parents[1]
 

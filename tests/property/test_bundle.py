@@ -8,7 +8,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from softcam.bundle import BundleConfig, fingerprint, read_config
@@ -43,7 +43,6 @@ def test_the_fingerprint_sees_every_tensor(state: dict[str, torch.Tensor], data:
     assert fingerprint(changed) != fingerprint(state)
 
 
-@settings(deadline=None)
 @given(STATES, st.data())
 def test_damaged_weights_are_read_or_refused(state: dict[str, torch.Tensor], data: st.DataObject) -> None:
     content = safetensors.torch.save(state)
@@ -54,7 +53,6 @@ def test_damaged_weights_are_read_or_refused(state: dict[str, torch.Tensor], dat
             assert sum(value.numel() for value in read_weights(Path(name)).values()) == 0
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), JSON))
 def test_any_configuration_is_read_or_refused(values: dict[str, object]) -> None:
     base = {"format_version": 1, "kind": "softcam", "classes": ["a"], "task": "multiclass", "fingerprint": "0" * 64}

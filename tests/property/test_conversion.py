@@ -123,7 +123,7 @@ PLANS = st.builds(
 KINDS = {"mean": "linear", "max": "max", "avgmax": "avgmax", "catavgmax": "catavgmax"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(PLANS)
 def test_the_conversion_of_an_exact_head_is_exact(plan: Plan) -> None:
     network, images = Net(plan).double().eval(), plan.images

@@ -62,7 +62,7 @@ def test_records_survive_text(preprocessing: Preprocessing, height: int, width: 
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.integers(8, 64),
     fit=st.sampled_from(["shorter", "squash"]),

@@ -22,7 +22,7 @@ def _table(strata: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"image": [f"{number}.png" for number in range(len(strata))], "label": strata})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STRATA, SHARES, SEEDS)
 def test_sizes_are_the_nearest_whole_numbers(strata: list[str], shares: dict[str, float], seed: int) -> None:
     sizes = Counter(assign_splits(_table(strata), shares, seed=seed, stratify=["label"]))
@@ -31,7 +31,7 @@ def test_sizes_are_the_nearest_whole_numbers(strata: list[str], shares: dict[str
         assert math.floor(share * len(strata) - 1e-6) <= sizes[name] <= math.ceil(share * len(strata) + 1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(STRATA, SHARES, SEEDS)
 def test_every_stratum_is_shared_out(strata: list[str], shares: dict[str, float], seed: int) -> None:
     table = _table(strata)
@@ -41,7 +41,7 @@ def test_every_stratum_is_shared_out(strata: list[str], shares: dict[str, float]
         assert all(abs(sizes[name] - share * count) < 3 for name, share in shares.items())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STRATA, SHARES, SEEDS, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(
     strata: list[str], shares: dict[str, float], seed: int, random: object
@@ -56,7 +56,7 @@ def test_the_order_of_rows_does_not_matter(
         pd.testing.assert_series_equal(split, shuffled.sort_index())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=60), SHARES, SEEDS)
 def test_groups_stay_together_and_miss_their_share_by_less_than_the_largest(
     patients: list[int], shares: dict[str, float], seed: int
