@@ -88,10 +88,13 @@ class EpochSampler(Sampler[int]):
     Args:
         dataset: The images to be shuffled.
         seed: Draws other orders for another number.
+        weights: (N,) how often each image is drawn, with replacement, relative to the others; by default each is taken
+            once.
     """
 
-    def __init__(self, dataset: ImageDataset, *, seed: int = 0) -> None:
+    def __init__(self, dataset: ImageDataset, *, seed: int = 0, weights: Tensor | None = None) -> None:
         self._dataset = dataset
+        self._weights = weights
         self._seed = seed
         self._epoch = 0
 
@@ -102,7 +105,7 @@ class EpochSampler(Sampler[int]):
         epoch, self._epoch = self._epoch, self._epoch + 1
         self._dataset.set_epoch(epoch)
         generator = torch.Generator().manual_seed(_mix(self._seed, epoch))
-        return iter(torch.randperm(len(self), generator=generator).tolist())
+        return iter(draw_order(len(self), generator, self._weights).tolist())
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass the one of this epoch.
@@ -111,6 +114,19 @@ class EpochSampler(Sampler[int]):
             epoch: Number of the epoch, from 0.
         """
         self._epoch = epoch
+
+
+def draw_order(count: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
+    """Return positions (N,) in a random order.
+
+    Args:
+        count: N.
+        generator: What draws.
+        weights: (N,) positive, how often each is drawn, with replacement; by default each is there once.
+    """
+    if weights is None:
+        return torch.randperm(count, generator=generator)
+    return torch.multinomial(weights, count, replacement=True, generator=generator)
 
 
 def _mix(*numbers: int) -> int:

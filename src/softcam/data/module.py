@@ -14,6 +14,9 @@ from softcam.data.transforms import Augmentation
 from softcam.errors import ManifestError
 from softcam.imaging import Preprocessing
 
+OVERLAP = 0.999
+"""Share of an image that others of its class have shown already, once there are many."""
+
 
 class ImageDataModule(LightningDataModule):
     """Loaders of `(images, targets, indices)` over a manifest's splits; only `train` is shuffled and augmented.
@@ -67,11 +70,18 @@ class ImageDataModule(LightningDataModule):
         """Return a loader of the test images in the manifest's order."""
         return self._load(ImageDataset(self.manifest.subset("test"), self.preprocessing))
 
-    def class_weights(self) -> Tensor:
+    def class_weights(self, *, effective: bool = False) -> Tensor:
         """Return weights, shape (K,), float32, that balance the classes of the training images.
 
         One class per image: `N / (K * N_k)`, for cross-entropy. Several: negatives per positive of each class, the
         `pos_weight` of binary cross-entropy.
+
+        Args:
+            effective: Whether a number of images `n` counts as `(1 - b^n) / (1 - b)` with `b` 0.999, since the more
+                there are, the less one more adds.
+
+        Reference:
+            Cui et al. 2019, "Class-balanced loss based on effective number of samples", arXiv 1901.05555.
 
         Raises:
             ManifestError: If a class has no training image, or (several per image) every one.
@@ -84,7 +94,10 @@ class ImageDataModule(LightningDataModule):
         if (least == 0).any():
             names = [name for name, count in zip(manifest.classes, least, strict=True) if count == 0]
             raise ManifestError([f"Expected training images with and without each class, but not so for {names}."])
-        weights = len(manifest) / (counts.size * counts) if is_single else (len(manifest) - counts) / counts
+        others = len(manifest) - counts
+        if effective:
+            counts, others = ((1 - OVERLAP**images) / (1 - OVERLAP) for images in (counts, others))
+        weights = counts.sum() / (counts.size * counts) if is_single else others / counts
         return torch.from_numpy(weights.astype(np.float32))
 
     def _load(self, dataset: ImageDataset, sampler: Sampler[int] | None = None) -> DataLoader[Item]:

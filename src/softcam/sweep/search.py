@@ -30,13 +30,14 @@ Report = Callable[[str], None]
 """Called with a line for each step."""
 
 
-def search(
+def search(  # noqa: PLR0913 - two that say what, two where, and the rest how much is told
     recipe: Recipe,
     out: str | Path,
     *,
     space: Space | None = None,
     settings: SearchSettings | None = None,
     manifest: Manifest | None = None,
+    cache_dir: str | Path | None = None,
     progress: bool = True,
     say: Report = lambda _line: None,
 ) -> SearchResult:
@@ -47,10 +48,11 @@ def search(
 
     Args:
         recipe: How the models are trained; what `space` names is replaced.
-        out: Folder of the runs, `trials/`, and of cached features, `cache/`.
+        out: Folder of the runs, `trials/`.
         space: What is tried; default: `Space()`.
         settings: Default: `SearchSettings()`.
         manifest: Table of images; by default the one that the recipe names.
+        cache_dir: Where features of frozen trunks are kept; by default `out/cache`. Searches may share it.
         progress: Whether progress of the trainings is shown on stderr; with several at a time it never is.
         say: Called with a line for each step.
 
@@ -66,21 +68,22 @@ def search(
     folder = Path(out)
     with hold(folder, LOCK):
         table = load_manifest(recipe, folder) if manifest is None else manifest
-        trials = _prepare(recipe, folder, table, space, settings, progress=progress and settings.jobs == 1)
+        lens = Lens(settings.located, settings.fills, settings.batch_size, settings.seed)
+        trials = Trials(
+            recipe,
+            folder / "trials",
+            Path(cache_dir or folder / "cache"),
+            table,
+            digest=table.digest(),
+            lens=lens,
+            images={name: _example(recipe, name, table) for name in space.backbones},
+            progress=progress and settings.jobs == 1,
+        )
         for point in space.list_dense():
             say(f"{point.name}: preparing")
             prepare_trunk(trials.recipe_of(point), table, trials.cache, progress=progress)
         found = _explore(trials, space, settings, say)
     return _conclude(found, trials, settings)
-
-
-def _prepare(
-    recipe: Recipe, folder: Path, manifest: Manifest, space: Space, settings: SearchSettings, *, progress: bool
-) -> Trials:
-    lens = Lens(settings.located, settings.fills, settings.batch_size, settings.seed)
-    images = {name: _example(recipe, name, manifest) for name in space.backbones}
-    digest = manifest.digest()
-    return Trials(recipe, folder / "trials", folder / "cache", manifest, digest, lens, images, progress)
 
 
 def _example(recipe: Recipe, backbone: str, manifest: Manifest) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from softcam.training.crew import is_first_process
+from softcam.training.folds import FoldsRun, train_folds
 from softcam.training.hardware import Hardware
 from softcam.training.module import Learner
 from softcam.training.parts import Stage
@@ -10,6 +11,7 @@ from softcam.training.recipe import Recipe, change_recipe, list_recipes, read_re
 from softcam.training.run import TrainingRun, train
 
 __all__ = [
+    "FoldsRun",
     "Hardware",
     "Learner",
     "Recipe",
@@ -20,4 +22,5 @@ __all__ = [
     "list_recipes",
     "read_recipe",
     "train",
+    "train_folds",
 ]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from softcam.data import ImageDataset
+from softcam.data.dataset import draw_order
 from softcam.errors import RunError
 from softcam.files import write_atomic
 from softcam.nn import evaluating, run_until
@@ -214,18 +215,20 @@ class CachedDataset(Dataset[Batch]):
 
 
 class RowSampler(Sampler[int]):
-    """Rows of cached features: each image once per epoch, its views in turn.
+    """Rows of cached features: images in their order of the epoch, their views in turn.
 
     Args:
         images: Images, >= 1.
         views: Views of each image, >= 1.
         seed: Of the order of images; None keeps them in their own.
+        weights: (N,) how often each image is drawn, with replacement; by default each is there once per epoch.
     """
 
-    def __init__(self, images: int, *, views: int, seed: int | None) -> None:
+    def __init__(self, images: int, *, views: int, seed: int | None, weights: Tensor | None = None) -> None:
         self._images = images
         self._views = views
         self._seed = seed
+        self._weights = weights
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -235,7 +238,7 @@ class RowSampler(Sampler[int]):
         order = torch.arange(self._images)
         if self._seed is not None:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-            order = torch.randperm(self._images, generator=generator)
+            order = draw_order(self._images, generator, self._weights)
         rows = (order + self._epoch) % self._views * self._images + order
         return iter(rows.tolist())
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from softcam.data import ImageDataModule, Manifest
 from softcam.data.dataset import EpochSampler, ImageDataset
+from softcam.errors import RecipeError
 from softcam.imaging import Preprocessing
 from softcam.training.batches import Batch, ImageBatches, Order, Split, StepSampler
 from softcam.training.cache import CachedDataset, Features, RowSampler
@@ -26,6 +27,9 @@ class StagedDataModule(ImageDataModule):
         preprocessing: From a decoded image to the network's input.
         recipe: Stages, seed, batch size and augmentation.
         split: How the recipe's batch is split between processes and micro-batches; by default it stays whole.
+
+    Raises:
+        RecipeError: If balanced sampling is asked for and the classes are independent.
     """
 
     def __init__(
@@ -39,6 +43,11 @@ class StagedDataModule(ImageDataModule):
             num_workers=recipe.data.num_workers,
             seed=recipe.seed,
         )
+        if recipe.data.sampling == "balanced" and manifest.task == "multilabel":
+            raise RecipeError(
+                "Expected `data.sampling` to be uniform, since an image of several labels belongs to no single class. "
+                "Use `loss.class_weights` or `loss.focus`."
+            )
         self._recipe = recipe
         self._split = split or Split()
         self._features: Mapping[str, Features] = {}
@@ -55,11 +64,19 @@ class StagedDataModule(ImageDataModule):
     @cached_property
     def balance(self) -> Tensor | None:
         """The weight of each class in the loss, shape (K,), where the recipe asks for one."""
-        return self.class_weights() if self._recipe.loss.class_weights == "balanced" else None
+        kind = self._recipe.loss.class_weights
+        return None if kind == "none" else self.class_weights(effective=kind == "effective")
+
+    @cached_property
+    def draws(self) -> Tensor | None:
+        """How often each training image is drawn, shape (N,), float64; None where each is taken once."""
+        if self._recipe.data.sampling == "uniform":
+            return None
+        return self.class_weights().double()[torch.from_numpy(self.manifest.subset("train").targets)]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return a loader of training batches, in an order that depends on seed and epoch alone."""
-        loader = self._cached("train", self._recipe.seed) if self._is_cached else self._images("train")
+        loader = self._cached("train", self._recipe.seed, self.draws) if self._is_cached else self._images("train")
         # Worker processes begin to load before the trainer of a run that is taken up again names its epoch.
         loader.sampler.set_epoch(self._epoch)  # type: ignore[attr-defined]
         return loader
@@ -87,15 +104,15 @@ class StagedDataModule(ImageDataModule):
             images = ImageDataset(
                 self.manifest.subset(split), self.preprocessing, self.augmentation if is_train else None, seed=self.seed
             )
-            order = EpochSampler(images, seed=self.seed) if is_train else SequentialSampler(images)
+            order = EpochSampler(images, seed=self.seed, weights=self.draws) if is_train else SequentialSampler(images)
             steps = self._steps(order, self._weigh(views=1)) if is_train else self._checks(order)
             self._loaders[split] = self._load_parts(ImageBatches(images), steps, num_workers=self.num_workers)
         return self._loaders[split]
 
-    def _cached(self, split: str, seed: int | None) -> DataLoader[Any]:
+    def _cached(self, split: str, seed: int | None, draws: Tensor | None = None) -> DataLoader[Any]:
         features, targets = self._features[split], torch.from_numpy(self.manifest.subset(split).targets)
         views = len(features) // len(targets)
-        order = RowSampler(len(targets), views=views, seed=seed)
+        order = RowSampler(len(targets), views=views, seed=seed, weights=draws)
         steps = self._steps(order, self._weigh(views)) if split == "train" else self._checks(order)
         # Read in this process: a batch is a copy of a few rows, and to send it from another would cost more.
         return self._load_parts(CachedDataset(features, targets), steps, num_workers=0)

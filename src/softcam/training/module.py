@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAUROC, MulticlassCohenKappa, MultilabelAUROC
@@ -19,6 +18,7 @@ from softcam.errors import DivergenceError
 from softcam.nn import ElasticNet, Evidence, SoftCAM, is_batch_norm, run_from
 from softcam.training.batches import Batch
 from softcam.training.distillation import distillation_loss
+from softcam.training.losses import classification_loss
 from softcam.training.parts import Stage
 from softcam.training.recipe import Recipe
 from softcam.training.schedule import learning_rate, plan_segments
@@ -175,18 +175,21 @@ class Learner(LightningModule):
             metric.reset()
 
     def classification_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return cross-entropy, or binary cross-entropy per class for multi-label data, without the penalty.
+        """Return the loss that the recipe asks for, without the penalty.
 
         Args:
             logits: (N, K).
             targets: Class indices (N,), or 0 and 1 (N, K) for multi-label data.
         """
-        weights = cast("Tensor | None", self.class_weights)
-        smoothing = self.recipe.loss.label_smoothing
-        if self.multi_label:
-            smoothed = targets.float() * (1 - smoothing) + smoothing / 2
-            return F.binary_cross_entropy_with_logits(logits.float(), smoothed, pos_weight=weights)
-        return F.cross_entropy(logits.float(), targets, weight=weights, label_smoothing=smoothing)
+        loss = self.recipe.loss
+        return classification_loss(
+            logits,
+            targets,
+            multi_label=self.multi_label,
+            weights=cast("Tensor | None", self.class_weights),
+            smoothing=loss.label_smoothing,
+            focus=loss.focus,
+        )
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its learning rate, which changes with every step."""

@@ -24,6 +24,8 @@ class DataRecipe:
         image_size: Side of the network's input in pixels; by default the backbone's own.
         preprocessing: Values that replace the backbone's own, with the keys of `softcam.imaging.Preprocessing`.
         augmentation: Random changes of training images; all off by default.
+        sampling: `balanced` draws the images of an epoch with replacement, each class as often as the others; `uniform`
+            takes each image once. Not for independent classes.
         ordinal: Whether the classes are grades in their order: the loss is the same, validation and evaluation also
             report the quadratic weighted kappa.
         batch_size: Images per optimisation step, >= 1.
@@ -35,6 +37,7 @@ class DataRecipe:
     image_size: int | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    sampling: Literal["uniform", "balanced"] = "uniform"
     ordinal: bool = False
     batch_size: int = 32
     num_workers: int = 0
@@ -145,7 +148,10 @@ class LossRecipe:
     """The classification loss: cross-entropy, or binary cross-entropy per class for multi-label data.
 
     Args:
-        class_weights: `balanced` weighs classes by their inverse frequency in the training split.
+        class_weights: `balanced` weighs classes by their inverse frequency in the training split; `effective` by that
+            of what their images add to each other, which lifts rare classes less (Cui et al. 2019).
+        focus: Power, >= 1, with which the probability that the label lacks multiplies an image's loss, so that easy
+            images hardly count (focal loss, Lin et al. 2017, usually 2); 0 is off.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
         teacher: Folder of a black box (a bundle or a finished run) of the recipe's backbone, whose probabilities are
             learned from as well. In a recipe file, a relative path starts at that file.
@@ -153,7 +159,8 @@ class LossRecipe:
         temperature: What both models' logits are divided by for that, > 0.
     """
 
-    class_weights: Literal["balanced", "none"] = "none"
+    class_weights: Literal["balanced", "effective", "none"] = "none"
+    focus: float = 0.0
     label_smoothing: float = 0.0
     teacher: str | None = None
     teacher_share: float = 0.5
@@ -161,6 +168,8 @@ class LossRecipe:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
+        # Between them, the gradient of an image that is certain has no bound.
+        require(self.focus == 0 or at_least(self.focus, 1), "loss.focus", "0, or a finite number >= 1", self.focus)
         require(0 <= self.label_smoothing < 1, "loss.label_smoothing", "in [0, 1)", self.label_smoothing)
         require(0 < self.teacher_share <= 1, "loss.teacher_share", "in (0, 1]", self.teacher_share)
         require(above_zero(self.temperature), "loss.temperature", "a finite number > 0", self.temperature)

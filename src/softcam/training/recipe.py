@@ -83,6 +83,9 @@ class Recipe:
             require(not self.penalty.active, "penalty", "zero for a black box, which has no maps", self.penalty)
         needs_grades = self.early_stopping.monitor == "val_kappa" and not self.data.ordinal
         require(not needs_grades, "early_stopping.monitor", "another metric unless data.ordinal is set", "val_kappa")
+        weights = self.loss.class_weights
+        once = self.data.sampling == "uniform" or weights == "none"
+        require(once, "loss.class_weights", "none with data.sampling balanced: a rare class counts once", weights)
         scales, places = len(self.penalty.scales), len(self.model.at)
         require(scales in (0, places), "penalty.scales", f"one factor for each of {places} places", scales)
 

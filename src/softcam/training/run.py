@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from softcam.bundle import InputStatistics, measure_inputs, read_config, save
 from softcam.data import ImageDataset, Manifest
 from softcam.errors import RecipeError, RunError
 from softcam.files import write_atomic
 from softcam.metrics.thresholds import YOUDEN, choose_threshold
-from softcam.nn import SoftCAM, evaluating
-from softcam.runs import hold, say_what_the_disk_lacks
+from softcam.nn import SoftCAM
+from softcam.runs import RECORD, hold, say_what_the_disk_lacks
 from softcam.training.crew import Crew, connected, find_crew
 from softcam.training.data import StagedDataModule
 from softcam.training.distillation import check_trunk, load_teacher
@@ -34,6 +33,7 @@ from softcam.training.module import Learner, Task
 from softcam.training.preparation import choose_preprocessing, create_start, load_manifest, prepare_features
 from softcam.training.progress import track
 from softcam.training.recipe import Recipe
+from softcam.training.scoring import score_images
 from softcam.training.state import borrowed_process
 from softcam.training.trunk import find_trunk
 
@@ -100,8 +100,8 @@ def train(
         if alone:
             hardware.check_devices(devices)
         replace(crew, world=devices).check_batch(recipe.data.batch_size)
-        _claim(out, recipe, is_first=crew.is_first)
-        if (out / "run.json").is_file():
+        claim(out, recipe, is_first=crew.is_first)
+        if (out / RECORD).is_file():
             return _read_run(out, manifest)
         if alone and devices > 1:
             return _launch(recipe, out, crew, manifest=manifest, cache=cache, progress=progress)
@@ -229,7 +229,7 @@ class _Work:
         record |= {"training_seconds": round(result.seconds, 1), "thresholds": thresholds, "data_digest": self.digest}
         config = read_config(model_path)
         record |= {"model_fingerprint": config.fingerprint, "versions": config.versions, "processes": self.crew.world}
-        write_atomic(self.out / "run.json", json.dumps(record, indent=2) + "\n")
+        write_atomic(self.out / RECORD, json.dumps(record, indent=2) + "\n")
 
     def choose_thresholds(self) -> dict[str, float]:
         """Return the threshold of the positive class, or of each class for multi-label data, on validation images."""
@@ -237,24 +237,15 @@ class _Work:
         multi_label = self.manifest.task == "multilabel"
         if not multi_label and len(classes) != 2:
             return {}
-        probabilities, targets = self.predict(multi_label=multi_label)
+        self.model.to(self.crew.device)
+        probabilities, targets = score_images(
+            self.model, self.datasets["val"], batch_size=self.recipe.data.batch_size, multi_label=multi_label
+        )
+        self.model.cpu()
         flags = targets if multi_label else torch.nn.functional.one_hot(targets, 2)
         chosen = range(len(classes)) if multi_label else (1,)
         both = [index for index in chosen if 0 < int(flags[:, index].sum()) < len(flags)]
         return {classes[index]: choose_threshold(probabilities[:, index], flags[:, index]) for index in both}
-
-    def predict(self, *, multi_label: bool) -> tuple[Tensor, Tensor]:
-        loader = DataLoader(self.datasets["val"], self.recipe.data.batch_size, generator=torch.Generator())
-        logits, targets = [], []
-        self.model.to(self.crew.device)
-        with evaluating(self.model), torch.inference_mode():
-            for images, target, _ in loader:
-                inputs = images.to(self.crew.device, memory_format=torch.channels_last)
-                logits.append(self.model(inputs).float().cpu())
-                targets.append(target)
-        self.model.cpu()
-        scores = torch.cat(logits)
-        return (scores.sigmoid() if multi_label else scores.softmax(1)), torch.cat(targets)
 
     def describe(self, metrics: dict[str, float]) -> dict[str, Any]:
         penalty = self.recipe.penalty
@@ -282,8 +273,17 @@ class _Work:
         return found
 
 
-def _claim(out: Path, recipe: Recipe, *, is_first: bool) -> None:
-    """Write the recipe into a new run's folder, or compare it with the one that is there."""
+def claim(out: Path, recipe: Recipe, *, is_first: bool) -> None:
+    """Write the recipe into a new run's folder, or compare it with the one that is there.
+
+    Args:
+        out: The folder.
+        recipe: What is to be trained.
+        is_first: Whether this is the process that writes.
+
+    Raises:
+        RunError: If the folder holds another recipe, or one that this version cannot read.
+    """
     path = out / "recipe.yaml"
     if not path.is_file():
         if not is_first:
@@ -303,7 +303,9 @@ def _claim(out: Path, recipe: Recipe, *, is_first: bool) -> None:
 
 
 def _read_run(out: Path, manifest: Manifest | None) -> TrainingRun:
-    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    if "model" not in record:
+        raise RunError(f"Expected {out} to be new or to hold one training, but it holds several. Use another `out`.")
     if manifest is not None and manifest.digest() != record["data_digest"]:
         raise RunError(f"Expected the data that the run in {out} was made from, but got others. Use another `out`.")
     return TrainingRun(out, out / record["model"], record["metrics"], record["seconds"])

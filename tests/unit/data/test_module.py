@@ -168,6 +168,17 @@ def test_class_weights_balance(manifest: Manifest) -> None:
     torch.testing.assert_close(weights, torch.tensor([4 / (2 * 3), 4 / (2 * 1)]))
 
 
+def test_effective_numbers_lift_rare_classes_less(manifest: Manifest, write_table: Callable[..., Path]) -> None:
+    seen = [(1 - 0.999**images) / 0.001 for images in (3, 1)]
+    weights = _module(manifest).class_weights(effective=True)
+    torch.testing.assert_close(weights, torch.tensor([sum(seen) / (2 * one) for one in seen]))
+    balanced = _module(manifest).class_weights()
+    assert weights[1] / weights[0] < balanced[1] / balanced[0]
+    path = write_table("image,u,v,split", "a.png,1,0,train", "b.png,1,1,train", "c.png,0,0,train", "d.png,0,1,test")
+    several = _module(read_manifest(path, classes=("u", "v"))).class_weights(effective=True)
+    assert 0.5 < several[0] < 1 < several[1] < 2
+
+
 def test_multilabel_weights_are_negatives_per_positive(write_table: Callable[..., Path]) -> None:
     path = write_table("image,u,v,split", "a.png,1,0,train", "b.png,1,1,train", "c.png,0,0,train", "d.png,0,1,test")
     weights = _module(read_manifest(path, classes=("u", "v"))).class_weights()

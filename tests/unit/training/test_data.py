@@ -4,9 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from softcam.data import Manifest
+from softcam.errors import RecipeError
 from softcam.imaging import Preprocessing
 from softcam.training import Recipe
 from softcam.training.data import StagedDataModule
@@ -47,3 +49,35 @@ def test_the_seed_decides_the_order(manifest: Manifest, values: dict[str, Any]) 
         return [int(i) for batch in module(manifest, values, epoch=0, seed=seed).train_dataloader() for i in batch[2]]
 
     assert order(0) == order(0) != order(1)
+
+
+def thin_out(manifest: Manifest) -> Manifest:
+    """Return the table with a quarter of the training images of the second class."""
+    rare = manifest.table.index[(manifest.table["label"] == "spot") & (manifest.table["split"] == "train")]
+    return manifest.take(np.array([row for row in range(len(manifest)) if row not in set(rare[3:])]))
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_balanced_sampling_draws_each_class_as_often(manifest: Manifest, values: dict[str, Any], epoch: int) -> None:
+    rare = thin_out(manifest)
+    values["data"] |= {"sampling": "balanced", "batch_size": 15}
+
+    def draw(seed: int) -> torch.Tensor:
+        loader = module(rare, values, epoch=epoch, seed=seed).train_dataloader()
+        return torch.cat([batch[1] for batch in loader])
+
+    drawn = [draw(seed) for seed in range(40)]
+    assert {len(targets) for targets in drawn} == {15}
+    assert torch.cat(drawn).float().mean().item() == pytest.approx(0.5, abs=0.06)
+    assert torch.equal(drawn[0], draw(0))
+    uniform = module(rare, {**values, "data": {**values["data"], "sampling": "uniform"}}, epoch=epoch)
+    assert sorted(int(row) for batch in uniform.train_dataloader() for row in batch[2]) == list(range(15))
+    assert len(next(iter(uniform.val_dataloader()))[1]) == 8
+
+
+def test_balanced_sampling_of_independent_labels_is_refused(manifest: Manifest, values: dict[str, Any]) -> None:
+    table = manifest.table.assign(dark=0, spot=1).drop(columns="label")
+    several = Manifest(table, manifest.root, manifest.classes, "multilabel")
+    values["data"] |= {"sampling": "balanced"}
+    with pytest.raises(RecipeError, match=r"`data\.sampling` to be uniform, since an image of several labels"):
+        module(several, values, epoch=0)

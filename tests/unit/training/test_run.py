@@ -111,8 +111,9 @@ def test_twins_without_penalty_train_alike(values: dict[str, Any], tmp_path: Pat
         ({"stages": STAGES, "penalty": {"l1": 0.001}}, 1),
         ({"stages": STAGES, "averaging": 0.5, "optimizer": {"name": "sgd", "lr": 0.01}}, 2),
         ({"stages": [{"epochs": 3}], "early_stopping": {"patience": 3}, "data": {"num_workers": 1}}, 1),
+        ({"stages": STAGES, "data": {"sampling": "balanced"}, "loss": {"focus": 2.0}}, 2),
     ],
-    ids=["cached", "averaged", "workers"],
+    ids=["cached", "averaged", "workers", "balanced"],
 )
 @pytest.mark.slow
 def test_an_interrupted_run_ends_like_one_that_went_through(
