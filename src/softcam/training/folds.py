@@ -17,7 +17,7 @@ from softcam.data import Manifest, assign_splits
 from softcam.errors import ManifestError, RunError
 from softcam.files import write_atomic
 from softcam.metrics import Interval
-from softcam.runs import RECORD, check_same_run
+from softcam.runs import RECORD, check_same_run, hold
 from softcam.training.crew import find_crew
 from softcam.training.hardware import Hardware
 from softcam.training.held_out import HeldOut, measure_together, name_units, predict_held_out
@@ -97,23 +97,24 @@ def train_folds(
     Raises:
         RecipeError: If there are fewer than three folds, or the recipe does not fit the backbone.
         ManifestError: If there are too few patients, or a fold would lack a class.
-        RunError: If `out` holds something else, or `torchrun` or SLURM started several processes.
+        RunError: If `out` holds something else or is in use, or `torchrun` or SLURM started several processes.
     """
     require(folds >= 3, "folds", ">= 3: one to leave out, one to choose the epoch, one to learn from", folds)
     started, folder = time.perf_counter(), Path(out)
     if find_crew(hardware or Hardware()).world > 1:
         raise RunError("Expected folds to be trained from one process, but got several. Use `--devices`.")
-    claim(folder, recipe, is_first=True)
-    table = load_manifest(recipe, folder) if manifest is None else manifest
-    identity = {"folds": folds, "data_digest": table.digest()}
-    if (folder / RECORD).is_file():
-        return _read(folder, identity)
-    held = []
-    for number, one in enumerate(split_folds(table, folds, seed=recipe.seed), start=1):
-        place = folder / f"fold-{number}"
-        run = train(recipe, place, manifest=one, cache_dir=folder / "cache", progress=progress, hardware=hardware)
-        held.append(predict_held_out(run, one.subset("test"), number, batch_size=recipe.data.batch_size))
-    return _finish(folder, held, identity, started)
+    with hold(folder):
+        claim(folder, recipe, is_first=True)
+        table = load_manifest(recipe, folder) if manifest is None else manifest
+        identity = {"folds": folds, "data_digest": table.digest()}
+        if (folder / RECORD).is_file():
+            return _read(folder, identity)
+        held = []
+        for number, one in enumerate(split_folds(table, folds, seed=recipe.seed), start=1):
+            place = folder / f"fold-{number}"
+            run = train(recipe, place, manifest=one, cache_dir=folder / "cache", progress=progress, hardware=hardware)
+            held.append(predict_held_out(run, one.subset("test"), number, batch_size=recipe.data.batch_size))
+        return _finish(folder, held, identity, started)
 
 
 def split_folds(manifest: Manifest, folds: int, *, seed: int) -> tuple[Manifest, ...]:
