@@ -14,6 +14,7 @@ from typing import Any
 
 import scaling_tables
 import study_tables
+import tutorial
 
 from softcam.attribution import get_method
 from softcam.files import write_atomic
@@ -49,7 +50,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a document is out of date")
     options = parser.parse_args()
     tables = {
-        "README.md": {"demo": render_demo, "cost": render_cost, "conversion": render_conversion},
+        "README.md": {"demo": render_demo},
+        "docs/tutorial/first-hour.md": {"tutorial": render_tutorial},
         "docs/how-to/export.md": {"export": render_export},
         "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
         "docs/how-to/train-at-scale.md": {"training-speed": render_training_speed},
@@ -73,7 +75,9 @@ def main() -> int:
         "docs/explanation/scaling.md": scaling_tables.list_tables(
             read("scaling") if (RESULTS / "scaling.json").is_file() else None
         ),
+        "docs/explanation/cost.md": {"cost": render_cost},
         "docs/explanation/conversion.md": {
+            "conversion": render_conversion,
             "fine-tuning": render_fine_tuning,
             "conversion-cost": render_conversion_cost,
         },
@@ -637,6 +641,10 @@ def _most_share(row: dict[str, Any], stages: dict[str, float], cores: int) -> fl
     kind = ", draft" if row["name"] == "draft" else ""
     steps = (f"decode{kind}", f"resize and normalize{kind}", "encode evidence", "write evidence")
     return network / (network + sum(stages[step] for step in steps))
+
+
+def render_tutorial() -> str:
+    return tutorial.describe(read("tutorial")) if (RESULTS / "tutorial.json").is_file() else ""
 
 
 def render_crash_safety() -> str:

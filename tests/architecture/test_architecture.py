@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -128,6 +129,23 @@ INSIDE = [path for path in FILES if path.parent != PACKAGE or path.name != "__in
 def test_every_room_has_a_floor() -> None:
     rooms = {room_of(module) for module in MODULES} - {""}
     assert sorted(rooms - FLOORS.keys()) == []
+
+
+def test_the_page_about_the_house_has_the_same_rooms_and_floors() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    told = {room: float(floor) for floor, room in re.findall(r"^\| ([\d.]+) \| `(\w+)` \|", page, re.MULTILINE)}
+    assert told == FLOORS, "mend the table of docs/explanation/architecture.md"
+
+
+def test_the_picture_of_the_house_is_that_of_the_page() -> None:
+    folder = ROOT / "docs" / "images"
+    spec = importlib.util.spec_from_file_location("make_architecture", folder / "make_architecture.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    drawn = (folder / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == module.draw(FLOORS), "run `python docs/images/make_architecture.py`"
 
 
 def test_imports_point_to_a_lower_floor_or_a_sibling() -> None:

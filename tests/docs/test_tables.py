@@ -25,8 +25,8 @@ def test_the_tables_are_current() -> None:
     ("name", "document"),
     [
         ("demo", "README.md"),
-        ("cost", "README.md"),
-        ("conversion", "README.md"),
+        ("cost", "docs/explanation/cost.md"),
+        ("conversion", "docs/explanation/conversion.md"),
         ("export", "docs/how-to/export.md"),
         ("dicom-files", "docs/how-to/dicom.md"),
     ],
