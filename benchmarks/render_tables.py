@@ -644,7 +644,14 @@ def _most_share(row: dict[str, Any], stages: dict[str, float], cores: int) -> fl
 
 
 def render_tutorial() -> str:
-    return tutorial.describe(read("tutorial")) if (RESULTS / "tutorial.json").is_file() else ""
+    if (RESULTS / "tutorial.json").is_file():
+        return tutorial.describe(read("tutorial"))
+    parts, machine = read("demo")["seconds_by_part"], read("demo")["environment"]["machine"]
+    trainings = [parts[name] / 60 for name in ("black_box", "model")]
+    return (
+        f"Most of the time goes to the two trainings: {trainings[0]:.1f} and {trainings[1]:.1f} minutes on "
+        f"{machine['cores']} cores (`python benchmarks/demo.py`, the same images and recipe).\n"
+    )
 
 
 def render_crash_safety() -> str:
