@@ -10,7 +10,7 @@ from softcam.libraries import lazy_names
 if TYPE_CHECKING:
     from softcam.backbones import create_black_box
     from softcam.bundle import load, save
-    from softcam.nn import ConversionReport, ElasticNet, Evidence, SoftCAM, convert
+    from softcam.nn import ConversionReport, ElasticNet, Ensemble, Evidence, SoftCAM, convert
     from softcam.predict import Prediction, Predictor
     from softcam.reporting import plot
     from softcam.viewer import view
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ConversionReport": "nn",
     "ElasticNet": "nn",
+    "Ensemble": "nn",
     "Evidence": "nn",
     "Prediction": "predict",
     "Predictor": "predict",
@@ -33,6 +34,7 @@ _HOMES = {
 __all__ = [
     "ConversionReport",
     "ElasticNet",
+    "Ensemble",
     "Evidence",
     "Prediction",
     "Predictor",

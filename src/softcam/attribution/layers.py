@@ -10,7 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from softcam.attribution.state import borrowed, hooked
 from softcam.errors import UnsupportedModelError
-from softcam.nn import SoftCAM
+from softcam.nn import Augmented, Ensemble, SoftCAM
 
 Watched = tuple[str, tuple[int, int]] | None
 """Name and grid (h, w) of a module's output; None where a token table took the place of the grid."""
@@ -89,6 +89,7 @@ def get_layer(model: nn.Module, images: Tensor, name: str | None) -> nn.Module:
         ValueError: If the model has no such module.
         UnsupportedModelError: If no name is given and the model has no spatial layer.
     """
+    _refuse_several(model)
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if name is not None and name not in modules:
         raise ValueError(f"Expected `layer` to name a module of the model, but got {name!r}.")
@@ -127,6 +128,7 @@ def _keep_copy(outputs: list[Tensor], _module: nn.Module, _inputs: object, outpu
 
 
 def _watch_grids(model: nn.Module, images: Tensor) -> list[Watched]:
+    _refuse_several(model)
     finished: list[Watched] = []
     handles: list[RemovableHandle] = []
     skipped = set(model.head.modules()) if isinstance(model, SoftCAM) else set()
@@ -141,6 +143,14 @@ def _watch_grids(model: nn.Module, images: Tensor) -> list[Watched]:
             for handle in handles:
                 handle.remove()
     return finished
+
+
+def _refuse_several(model: nn.Module) -> None:
+    if isinstance(model, Ensemble | Augmented):
+        raise UnsupportedModelError(
+            "Expected a model with one last layer, but got the mean of several models or views. Explain its members, "
+            "or use a method that looks at no layer, e.g. integrated_gradients."
+        )
 
 
 def _last_of(model: nn.Module, finished: list[Watched]) -> str:

@@ -10,6 +10,7 @@ from softcam.bundle.folder import load, load_black_box, save
 from softcam.bundle.inputs import FeatureStatistics, InputStatistics
 from softcam.bundle.locate import find_bundle
 from softcam.bundle.measure import measure_inputs, measure_intensities
+from softcam.bundle.members import join_bundles
 from softcam.bundle.update import update
 from softcam.bundle.weights import fingerprint
 
@@ -22,6 +23,7 @@ __all__ = [
     "adopt",
     "find_bundle",
     "fingerprint",
+    "join_bundles",
     "list_versions",
     "load",
     "load_black_box",

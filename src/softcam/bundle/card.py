@@ -7,6 +7,7 @@ from typing import Any
 
 from softcam.bundle.calibration import Calibration
 from softcam.bundle.config import BundleConfig
+from softcam.bundle.parts import list_parts
 
 CARD_NAME = "README.md"
 
@@ -50,6 +51,8 @@ def write_card(config: BundleConfig) -> str:
 
 def _properties(config: BundleConfig) -> list[tuple[str, str]]:
     name = "a module of the user's own" if config.architecture is None else config.architecture["name"]
+    if parts := list_parts(config):
+        name = "the mean of " + ", ".join(str(part.architecture and part.architecture["name"]) for part in parts)
     rows = [
         ("Architecture", name),
         ("Task", config.task),

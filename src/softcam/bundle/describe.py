@@ -12,8 +12,9 @@ from torch import nn
 from softcam._version import __version__
 from softcam.backbones import default_preprocessing, identify
 from softcam.bundle.config import BundleConfig
+from softcam.bundle.parts import describe_parts
 from softcam.errors import BundleError
-from softcam.nn import SoftCAM
+from softcam.nn import Ensemble, SoftCAM
 from softcam.versions import installed_versions
 
 RECORDED = ("torch", "torchvision", "timm", "safetensors", "numpy")
@@ -95,6 +96,9 @@ def _check_task(model: nn.Module, task: str | None, num_classes: int) -> str:
 def _identify(
     model: nn.Module, num_classes: int, preprocessing: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    if isinstance(model, Ensemble):
+        first = _identify(model.members[0], num_classes, preprocessing)[1]
+        return describe_parts(model, lambda part: _identify(part, num_classes, None)[0], _conversion), first
     network = model.features.network if isinstance(model, SoftCAM) else model
     architecture = identify(network, num_classes=num_classes)
     if preprocessing is None and architecture is not None:

@@ -14,10 +14,11 @@ from softcam.backbones import create_black_box
 from softcam.bundle.card import CARD_NAME, write_card
 from softcam.bundle.config import CONFIG_NAME, BundleConfig, read_config
 from softcam.bundle.describe import describe
+from softcam.bundle.parts import list_parts
 from softcam.bundle.weights import WEIGHTS_NAME, collect_weights, fill, fingerprint, read_weights, refuse_pickle
 from softcam.errors import BundleError, UnsupportedModelError
 from softcam.files import atomic_folder, write_atomic
-from softcam.nn import ConversionReport, Features, SoftCAM, convert, rebuild
+from softcam.nn import Augmented, ConversionReport, Ensemble, Features, SoftCAM, convert, rebuild
 
 Task = Literal["multiclass", "multilabel", "ordinal"]
 FILES = frozenset({WEIGHTS_NAME, CONFIG_NAME, CARD_NAME})
@@ -62,6 +63,8 @@ def save(
     folder = Path(path)
     refuse_pickle(folder)
     check_replaceable(folder)
+    if isinstance(model, Augmented):
+        raise BundleError("Expected the model itself, but got its mean over views. Give `augment` to `Predictor`.")
     weights = collect_weights(model)
     record = {"preprocessing": preprocessing, "thresholds": thresholds, "provenance": provenance}
     config = describe(model, classes, task=task, fingerprint=fingerprint(weights), record=record)
@@ -87,6 +90,15 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> SoftCAM:
         BundleError: If a file is missing or damaged, holds another kind of model, or weights and description differ.
     """
     config, weights = _read(path, kind="softcam", other="load_black_box")
+    converted = _assemble(config, model)
+    fill(converted, weights)
+    return converted.eval()
+
+
+def _assemble(config: BundleConfig, model: nn.Module | None) -> SoftCAM:
+    """Return the model as the description has it, with weights that are still to be filled in."""
+    if model is None and (parts := list_parts(config)):
+        return Ensemble([_assemble(part, None) for part in parts])
     network = _build(config) if model is None else model
     report = None if config.conversion is None else ConversionReport.from_dict(config.conversion)
     options: dict[str, Any] = {"num_classes": len(config.classes), "multi_label": config.task == "multilabel"}
@@ -96,8 +108,7 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> SoftCAM:
         images = _probe_images(network, report, whole=config.architecture is None)
         converted = rebuild(network, report, images=images, **options)
         _restore(converted, report)
-    fill(converted, weights)
-    return converted.eval()
+    return converted
 
 
 def load_black_box(path: str | Path, *, model: nn.Module | None = None) -> nn.Module:

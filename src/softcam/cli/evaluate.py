@@ -17,6 +17,7 @@ EXAMPLES = """\
   softcam evaluate model --data test.csv --methods evidence grad_cam grad_cam@blocks.2 occlusion --out evaluation
   softcam evaluate dense --data test.csv --others sparse=runs/sparse --black-box twin --out evaluation
   softcam evaluate model --data test.csv --explained 600 --engine openvino --out evaluation
+  softcam evaluate model --data test.csv --augment flips --out evaluation
 """
 
 
@@ -48,6 +49,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--engine", type=str, default="torch",
         help="what runs the many forward passes on changed images: torch, or openvino, faster on a CPU",
     )  # fmt: skip
+    parser.add_argument(
+        "--augment", choices=("mirror", "flips", "turns", "all"), default=None,
+        help="average logits and maps of the SoftCAM models over flipped or turned views of each image",
+    )  # fmt: skip
     parser.add_argument("--margin", type=float, default=0.02, help="non-inferiority margin of the AUROC")
     parser.add_argument("--seed", type=int, default=0, help="seed of subsamples and bootstrap")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
@@ -72,6 +77,7 @@ def run(options: Any) -> int:
         explained_labels=tuple(options.explained_labels),
         explained_slowly=options.explained_slowly,
         engine=options.engine,
+        augment=options.augment,
         margin=options.margin,
         seed=options.seed,
     )

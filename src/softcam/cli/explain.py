@@ -20,6 +20,7 @@ EXAMPLES = """\
   softcam explain model study/ --out explained --dicom-out map report --deidentify
   softcam explain model images/ --out explained --record keys/key.pem
   softcam explain model images/ --out explained --draw-boxes --regions 0.4
+  softcam explain model images/ --out explained --augment flips
   softcam explain model shards/part-*.tar --out explained --engine ray --workers 2
 """
 
@@ -54,6 +55,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="what becomes of an image that is unlike those of the training, where the model says what they were like",
     )
     _add_products(parser)
+    parser.add_argument(
+        "--augment",
+        choices=("mirror", "flips", "turns", "all"),
+        default=None,
+        help="average logits and maps over flipped or turned views of each image; as many passes as views",
+    )
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
     parser.add_argument("--workers", type=int, default=None, help="with Ray: most workers; default: one per GPU or CPU")
     parser.add_argument("--address", type=str, default=None, help="with Ray: a running cluster, such as auto")
@@ -152,6 +159,7 @@ def _set_predictor(options: Any) -> dict[str, Any]:
         "device": options.device,
         "backend": options.backend,
         "checks": Checks.of_inputs(options.checks),
+        "augment": options.augment,
     }
 
 

@@ -67,7 +67,8 @@ def _recompute(options: Any, path: Path) -> list[Any]:
     records = [record for record in read_chain(path) if record is not None]
     draft = any(record.body.get("reading", {}).get("draft") for record in records)
     with telling("softcam.predict"), progress() as report:
-        predictor = Predictor(find_bundle(options.model), backend=options.backend)
+        augment = next((r.body["model"].get("augment") for r in records if r.body.get("kind") == "context"), None)
+        predictor = Predictor(find_bundle(options.model), backend=options.backend, augment=augment)
         side = predictor.preprocessing.least_side
         entries = (entry for entry in list_entries(options.images, exclude=Path(path).parent) if not entry.refusal)
         images = ((Draft(entry, side) if draft else entry, entry.frame) for entry in entries)

@@ -61,7 +61,9 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     part = manifest if settings.split is None else manifest.subset(settings.split)
-    models = load_contestants(model_path, black_box_path, part, device=settings.device, others=others)
+    models = load_contestants(
+        model_path, black_box_path, part, device=settings.device, others=others, augment=settings.augment
+    )
     plan_entries(models, settings)
     seconds: dict[str, float] = {}
     with _timed(seconds, "predict"):
@@ -97,7 +99,11 @@ def _open_kept(keep: str | Path | None, models: Contestants, settings: Evaluatio
     names = ("points", "fills", "insertion_fills", "shares", "samples", "seed", "engine")
     return Kept(
         keep,
-        settings=[settings.patch_side(models.preprocessing.size), {name: numbers[name] for name in names}],
+        settings=[
+            settings.patch_side(models.preprocessing.size),
+            {name: numbers[name] for name in names},
+            *([] if settings.augment is None else [settings.augment]),
+        ],
         versions=list_versions(),
         device=models.device.type,
     )

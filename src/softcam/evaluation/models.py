@@ -16,7 +16,7 @@ from softcam.errors import RunError
 from softcam.evaluation.entries import BLACK_BOX, SOFTCAM, name_model
 from softcam.evaluation.labels import Threshold
 from softcam.imaging import Preprocessing
-from softcam.nn import SoftCAM
+from softcam.nn import Augmented, SoftCAM
 from softcam.predict import Uncertainty
 
 
@@ -135,6 +135,7 @@ def load_contestants(
     *,
     device: str | None,
     others: Mapping[str, str | Path] | None = None,
+    augment: str | None = None,
 ) -> Contestants:
     """Read the bundles and check that models and data belong together.
 
@@ -144,6 +145,7 @@ def load_contestants(
         manifest: The data.
         device: As torch names it; None takes a GPU if there is one.
         others: Bundles of further SoftCAM models by the names that tables give them.
+        augment: Views of each image that the SoftCAM models look at, as `EvaluationSettings` has it.
 
     Raises:
         BundleError: If a bundle cannot be read.
@@ -161,9 +163,9 @@ def load_contestants(
         _check_alike(config, other, name)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     black_box = None if black_box_path is None else _prepare(load_black_box(black_box_path), place)
-    softcam = _load_softcam(model_path, place)
+    softcam = _load_softcam(model_path, place, augment)
     preprocessing = Preprocessing.from_dict(config.preprocessing or {})
-    further = {name: Other(_load_softcam(path, place), more[name]) for name, path in paths.items()}
+    further = {name: Other(_load_softcam(path, place, augment), more[name]) for name, path in paths.items()}
     return Contestants(softcam, black_box, config, twin, preprocessing, place, further)
 
 
@@ -171,8 +173,8 @@ def _prepare(model: nn.Module, device: torch.device) -> nn.Module:
     return model.eval().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _load_softcam(path: str | Path, device: torch.device) -> SoftCAM:
-    model = load(path)
+def _load_softcam(path: str | Path, device: torch.device, augment: str | None) -> SoftCAM:
+    model = load(path) if augment is None else Augmented(load(path), augment)
     _prepare(model, device)
     return model
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from softcam.attribution import get_method
 from softcam.evaluation.entries import parse_method
 from softcam.metrics import FILLS
+from softcam.nn import AUGMENTATIONS
 
 DEFAULT_METHODS = (
     "evidence",
@@ -83,6 +84,8 @@ class EvaluationSettings:
         wrong: Misclassified images in the gallery, >= 0.
         gallery_methods: Methods shown beside the evidence in the gallery.
         device: As torch names it; None takes a GPU if there is one.
+        augment: Views of each image over which the SoftCAM models' logits and maps are averaged, see
+            `softcam.nn.AUGMENTATIONS`; None looks once. Methods that look at a layer are then not defined for them.
         engine: What runs the forward passes on changed images: "torch", or "openvino", several times faster on a CPU.
 
     Raises:
@@ -118,6 +121,7 @@ class EvaluationSettings:
     gallery_methods: tuple[str, ...] = ("grad_cam", "layer_cam", "guided_backprop")
     device: str | None = None
     engine: Engine = "torch"
+    augment: str | None = None
 
     def __post_init__(self) -> None:
         # YAML and JSON know lists only.
@@ -141,6 +145,8 @@ class EvaluationSettings:
         for name, kind in {"engine": Engine, "explained_class": ExplainedClass}.items():
             value = getattr(self, name)
             _require(value in get_args(kind), name, f"among {', '.join(get_args(kind))}", value)
+        known = self.augment is None or self.augment in AUGMENTATIONS
+        _require(known, "augment", f"among {', '.join(AUGMENTATIONS)} or None", self.augment)
         for measure in self.measures:
             _require(measure in MEASURES, "measures", f"among {', '.join(MEASURES)}", measure)
         rising = all(b > a for a, b in zip(self.points, self.points[1:], strict=False))

@@ -117,13 +117,14 @@ class KeptGraph:
         return folder / f"{self.name.removesuffix('.onnx')}.json"
 
 
-def keep_graph(bundle: str | Path | None, size: Sequence[int]) -> KeptGraph:
+def keep_graph(bundle: str | Path | None, size: Sequence[int], *, variant: str = "") -> KeptGraph:
     """Return the place of a model's graph for one size of images.
 
     Args:
         bundle: The folder of the model's bundle; None for a model without one, whose graph is kept in a temporary
             folder until the returned object is gone, since weights alone do not say what a model calculates.
         size: Height and width of the images in pixels.
+        variant: What is calculated, where it is not the bundle's model as it is.
     """
     shown = "x".join(map(str, size))
     if bundle is None:
@@ -136,9 +137,10 @@ def keep_graph(bundle: str | Path | None, size: Sequence[int]) -> KeptGraph:
     # All of it, since the same tensors under another description calculate something else; but a calibration begins
     # where the graph ends, and statistics of images calculate nothing.
     facts = [
-        replace(config.uncalibrated(), inputs=None).to_json(),
+        replace(config.uncalibrated(), inputs=None, threshold_rule=None).to_json(),
         list(size),
         installed_versions(("softcam", "torch", *WRITERS)),
+        *([variant] if variant else []),
     ]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     name = f"{config.fingerprint[:12]}-{shown}-{digest[:12]}.onnx"

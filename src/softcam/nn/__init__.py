@@ -1,7 +1,9 @@
 """The method: features, class evidence layer, evidence and penalties. Needs torch and nothing else."""
 
+from softcam.nn.augment import AUGMENTATIONS, Augmented
 from softcam.nn.build import HeadChoice
 from softcam.nn.convert import convert, input_shape, rebuild
+from softcam.nn.ensemble import Ensemble
 from softcam.nn.evidence import Evidence
 from softcam.nn.features import Features, TimmFeatures, WatchedFeatures
 from softcam.nn.heads import (
@@ -21,9 +23,12 @@ from softcam.nn.replay import check_cut, resolve_module, run_from, run_until
 from softcam.nn.report import ConversionReport
 
 __all__ = [
+    "AUGMENTATIONS",
     "AttentionEvidence",
+    "Augmented",
     "ConversionReport",
     "ElasticNet",
+    "Ensemble",
     "Evidence",
     "EvidenceHead",
     "EvidenceModule",

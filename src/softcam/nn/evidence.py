@@ -256,12 +256,18 @@ def _cell_coverage(mask: Tensor, grid: Sequence[int]) -> Tensor:
     # adaptive pooling would count the pixels on a cell border twice.
     for dim, cells in enumerate(grid, start=1):
         if mask.shape[dim] != cells:
-            overlap = _overlap(cells, mask.shape[dim]).to(mask)
+            overlap = cell_overlap(cells, mask.shape[dim]).to(mask)
             mask = (mask.movedim(dim, -1) @ overlap.T).movedim(-1, dim)
     return mask
 
 
-def _overlap(cells: int, pixels: int) -> Tensor:
+def cell_overlap(cells: int, pixels: int) -> Tensor:
+    """Return how much of each cell each pixel covers along one dimension, (cells, pixels); the rows add up to 1.
+
+    Args:
+        cells: Cells that tile a length.
+        pixels: Pixels that tile the same length, also fewer than cells.
+    """
     edges = torch.arange(pixels + 1, dtype=torch.float64) * cells / pixels
     starts = torch.arange(cells, dtype=torch.float64)[:, None]
     return (torch.minimum(edges[1:], starts + 1) - torch.maximum(edges[:-1], starts)).clamp_min(0.0)

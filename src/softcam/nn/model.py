@@ -88,6 +88,10 @@ class SoftCAM(nn.Module):
         features: Tensor | tuple[Tensor, ...] = self.features(images)
         return features
 
+    def pool(self, features: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Return the spatial mean (N, D) of what `forward_features` returns."""
+        return pool_features(features)
+
     def get_classifier(self) -> nn.Module:
         """Return the class evidence layer's 1x1 convolution, or a list of them."""
         return self.head.classifier

@@ -15,7 +15,7 @@ from torch import Tensor
 from softcam.errors import ExportError, RunError, SoftCAMWarning
 from softcam.export import KeptGraph, open_graph
 from softcam.export.agreement import TOLERANCE, relative_error
-from softcam.nn import Evidence, SoftCAM, pool_features
+from softcam.nn import Evidence, SoftCAM
 
 Name = Literal["auto", "torch", "onnxruntime", "openvino"]
 
@@ -125,7 +125,7 @@ class TorchBackend:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             features = self._model.forward_features(images)
         if (pooled := getattr(self._notes, "pooled", None)) is not None:
-            pooled.append(pool_features(features).cpu())
+            pooled.append(self._model.pool(features).cpu())
         if self._exact_head is None:
             head: Any = self._model.head
             logits, maps = head.evidence(features)

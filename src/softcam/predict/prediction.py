@@ -15,6 +15,7 @@ import torch
 
 from softcam.imaging import Geometry, encode_png, scale_limit, signed_colors
 from softcam.nn import Evidence, Placement, Regions
+from softcam.predict.members import Members
 
 Array = npt.NDArray[np.float32]
 
@@ -47,6 +48,7 @@ class Prediction:
         prediction_set: The classes that fit well enough for the true one to be among them as often as the calibration
             asked for, most probable first; possibly none of them. None if the model has no such sets, or it failed.
         warnings: In what the image differs from those of the training, see `Checks`; a failed prediction has none.
+        members: What each member of an ensemble says; None of a single model.
     """
 
     id: str
@@ -64,6 +66,7 @@ class Prediction:
     multi_label: bool = False
     prediction_set: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
+    members: Members | None = None
 
     @property
     def contrast(self) -> tuple[int, int | None]:

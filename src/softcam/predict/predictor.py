@@ -20,13 +20,16 @@ from softcam.bundle import BundleConfig, fingerprint, load, read_config
 from softcam.errors import IdentityError, UnsupportedModelError
 from softcam.export import keep_graph
 from softcam.imaging import DecodedImage, Preprocessing
-from softcam.nn import Evidence, SoftCAM
-from softcam.predict.backends import Backend, Name, TorchBackend
+from softcam.nn import Augmented, Ensemble, Evidence, SoftCAM
+from softcam.nn.ensemble import average
+from softcam.predict.backends import Name, TorchBackend
 from softcam.predict.checks import Checker, Checks, Finding
-from softcam.predict.choice import AutoBackend, Exportable, create_backend
+from softcam.predict.choice import Exportable
 from softcam.predict.inputs import Outcome, PreparedImage, Source, prepare
+from softcam.predict.members import split_members
 from softcam.predict.prediction import Prediction, choose_class
 from softcam.predict.prefetch import count_threads, map_ahead
+from softcam.predict.runners import create_runner
 from softcam.predict.uncertainty import Uncertainty
 
 TOLERANCE = 1e-5
@@ -43,6 +46,8 @@ class Predictor:
     (`softcam calibrate`), probabilities are those of the logits divided by its temperature; logits and maps stay raw,
     and so does the identity between them.
 
+    Of an `Ensemble`, each member runs for itself: predictions have what each of them says beside the mean.
+
     Args:
         model: A bundle's folder, or a SoftCAM model.
         preprocessing: How images become network input; default: what the bundle says, else that of the
@@ -56,6 +61,8 @@ class Predictor:
             within 1e-4.
         checks: What is checked of every image and prediction; default: the sum refuses, and an image that is unlike
             those of the training gets a warning, where the bundle says what they were like.
+        augment: Views of each image over which logits and maps are averaged: "mirror", "flips", "turns" or "all", see
+            `softcam.nn.AUGMENTATIONS`; None looks once.
 
     Raises:
         BundleError: If the folder is not a sound bundle of a SoftCAM model.
@@ -77,6 +84,7 @@ class Predictor:
         autocast: torch.dtype | None = None,
         backend: Name = "auto",
         checks: Checks | None = None,
+        augment: str | None = None,
     ) -> None:
         _check_arguments(model, batch_size, autocast)
         config = None if isinstance(model, SoftCAM) else read_config(model)
@@ -95,25 +103,37 @@ class Predictor:
         self._stored_fingerprint = config.fingerprint if config else None
         network = network.requires_grad_(requires_grad=False).eval()
         self.model: SoftCAM = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._backend = self._create_backend(backend, None if config is None else Path(str(model)))
-
-    def _create_backend(self, name: str, bundle: Path | None) -> Backend:
-        side = self.preprocessing.size
-        self._reference = reference = TorchBackend(self.model, self.device, self.autocast)
-        shape = (self.preprocessing.channels, side, side)
+        self.augment = augment
         if self.checker.wants_features and self.checker.checks.features == "refuse":
-            name = _choose_torch(name)
-        return create_backend(name, Exportable(self.model, reference, keep_graph(bundle, shape[1:]), shape))
+            backend = _choose_torch(backend)
+        members = self.model.members if isinstance(self.model, Ensemble) else (self.model,)
+        place = None if config is None else Path(str(model))
+        self._runners = [
+            create_runner(backend, self._describe_run(member, place, f"member {number}" if len(members) > 1 else ""))
+            for number, member in enumerate(members, start=1)
+        ]
+
+    def _describe_run(self, member: SoftCAM, bundle: Path | None, title: str) -> Exportable:
+        model = member if self.augment is None else Augmented(member, self.augment)
+        shape = (self.preprocessing.channels, self.preprocessing.size, self.preprocessing.size)
+        reference = TorchBackend(model.eval(), self.device, self.autocast)
+        kept = keep_graph(bundle, shape[1:], variant=" ".join(filter(None, (title, self.augment))))
+        return Exportable(model, reference, kept, shape)
+
+    @property
+    def members(self) -> int:
+        """How many models answer: more than one of an ensemble."""
+        return len(self._runners)
 
     @property
     def backend(self) -> str:
         """What runs the model now: `torch`, `onnxruntime` or `openvino`; "auto" may change it as images come."""
-        return self._backend.name
+        return "+".join(dict.fromkeys(runner.backend.name for runner in self._runners))
 
     @property
     def backend_reason(self) -> str:
         """Why that one, in a sentence."""
-        return self._backend.reason if isinstance(self._backend, AutoBackend) else f"{self.backend}, as asked for"
+        return "; ".join(dict.fromkeys(runner.reason for runner in self._runners))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -130,6 +150,7 @@ class Predictor:
             "preprocessing": self.preprocessing.to_dict(),
             "autocast": None if self.autocast is None else str(self.autocast),
             **self.uncertainty.identity,
+            **({} if self.augment is None else {"augment": self.augment}),
         }
 
     def __call__(self, inputs: Iterable[Source]) -> Generator[Prediction, None, None]:
@@ -215,7 +236,8 @@ class Predictor:
     def _predict(self, items: list[PreparedImage]) -> Iterator[Prediction]:
         # In numpy: torch would share these small sums among threads, which spin on the cores of who decodes.
         images = torch.from_numpy(np.stack([item.tensor.numpy() for item in items if item.tensor is not None]))
-        evidence, features = self._ask(images)
+        answers, features = self._ask(images)
+        evidence, members = answers[0] if len(answers) == 1 else average(answers), split_members(answers)
         findings = self.checker(items, images.numpy(), features)
         with torch.inference_mode():
             errors = sum_errors(evidence)
@@ -226,22 +248,21 @@ class Predictor:
             raw = probabilities if self.uncertainty.calibration is None else _to_numpy(evidence.probabilities())
         for index, (item, error, *arrays) in enumerate(zip(items, errors, probabilities, logits, maps, strict=True)):
             predicted = self._decide(raw[index])
-            members = None if sets is None else sets[index]
+            chosen = None if sets is None else sets[index]
             if any(finding.refused for finding in findings[index]):
                 yield _refuse(item, self.classes, findings[index])
                 continue
             told = tuple(map(str, findings[index]))
             described = self._describe(item, error, *arrays)
-            yield replace(described, predicted=predicted, prediction_set=members, warnings=told)
+            yield replace(described, predicted=predicted, prediction_set=chosen, warnings=told, members=members[index])
 
-    def _ask(self, images: Tensor) -> tuple[Evidence, npt.NDArray[np.float64] | None]:
-        """Return the evidence and, where torch gives them and they are wanted, the pooled features."""
+    def _ask(self, images: Tensor) -> tuple[list[Evidence], npt.NDArray[np.float64] | None]:
+        """Return the evidence of each member and, where torch gives them and they are wanted, the pooled features."""
         if not self.checker.wants_features:
-            return self._backend(images), None
-        with self._reference.noting_features() as pooled:
-            evidence = self._backend(images)
-        rows = torch.cat(pooled).double().numpy() if pooled else np.empty((0, 0))
-        return evidence, rows[-len(images) :] if len(rows) >= len(images) else None
+            return [runner.backend(images) for runner in self._runners], None
+        pairs = [runner.ask_with_features(images) for runner in self._runners]
+        rows = [features for _, features in pairs if features is not None]
+        return [answer for answer, _ in pairs], np.concatenate(rows, axis=1) if len(rows) == len(pairs) else None
 
     def _check_identity(
         self, item: PreparedImage, error: float, arrays: Sequence[npt.NDArray[np.float32]]
@@ -279,7 +300,7 @@ class Predictor:
         )
 
 
-def _choose_torch(name: str) -> str:
+def _choose_torch(name: Name) -> Name:
     """Return the backend that gives features."""
     if name not in ("auto", "torch"):
         raise ValueError(

@@ -15,6 +15,8 @@ from softcam.predict import Prediction
 def encode_evidence(prediction: Prediction) -> bytes:
     """Return an `.npz` with `maps`, `logits`, `classes`, `geometry` and, where it is known, `spacing`.
 
+    Of an ensemble also `maps_std` and `logits_std`, the standard deviations between its members.
+
     Numbers are stored as they are: evidence hardly gets smaller, and packing it takes longer than all the rest. The
     same prediction gives the same bytes.
 
@@ -38,6 +40,9 @@ def _list_arrays(prediction: Prediction) -> dict[str, npt.NDArray[Any]]:
         "classes": np.array(prediction.classes),
         "geometry": np.array(geometry),
     }
+    if prediction.members is not None:
+        members = prediction.members
+        arrays |= {"maps_std": members.deviate_maps(), "logits_std": members.deviate_logits()}
     return arrays if prediction.spacing is None else {**arrays, "spacing": np.array(prediction.spacing)}
 
 

@@ -22,22 +22,26 @@ class Columns:
         classes: Names in the order of probabilities and logits.
         sets: Whether predictions have sets of classes.
         warnings: Whether they can have warnings.
+        members: Whether they come from an ensemble, whose members may disagree.
     """
 
     classes: tuple[str, ...]
     sets: bool = False
     warnings: bool = False
+    members: bool = False
 
     @classmethod
     def of(cls, predictor: Predictor) -> Columns:
         """Return the columns of a model's predictions."""
-        return cls(predictor.classes, sets=predictor.uncertainty.has_sets, warnings=predictor.checker.is_active)
+        sets, warnings = predictor.uncertainty.has_sets, predictor.checker.is_active
+        return cls(predictor.classes, sets=sets, warnings=warnings, members=predictor.members > 1)
 
     @property
     def names(self) -> list[str]:
         """Headers: the class, numbers, and further texts."""
         numbers = [f"{kind}_{name}" for kind in ("prob", "logit") for name in self.classes]
-        return ["predicted", *numbers, "sum_error", *self._texts]
+        spread = [*(f"std_{name}" for name in self.classes), "std_margin"] if self.members else []
+        return ["predicted", *numbers, "sum_error", *spread, *self._texts]
 
     def list_cells(self, prediction: Prediction) -> tuple[str, ...]:
         """Return the texts of one prediction."""
@@ -45,7 +49,12 @@ class Columns:
         values = (*prediction.probabilities.tolist(), *prediction.logits.tolist())
         numbers = [f"{value:.9g}" for value in values]
         texts = [";".join(getattr(prediction, name) or ()) for name in self._texts]
-        return (prediction.predicted or "", *numbers, f"{prediction.sum_error:.3g}", *texts)
+        spread = list[float]()
+        if self.members and prediction.members is not None:
+            margin, _ = prediction.members.deviate_margin(*prediction.contrast)
+            spread = [*prediction.members.deviate_logits().tolist(), margin]
+        told = [f"{value:.6g}" for value in spread]
+        return (prediction.predicted or "", *numbers, f"{prediction.sum_error:.3g}", *told, *texts)
 
     def as_text(self, cells: Sequence[str]) -> list[str]:
         """Return cells as they may stand in a file: no spreadsheet runs one of its texts."""

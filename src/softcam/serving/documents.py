@@ -45,6 +45,10 @@ _EXPLANATION = _object(
         "temperature": {**_NUMBER, "description": "What logits are divided by for the probabilities."},
         "prediction_set": {**_optional(_TEXTS), "description": "Of a calibrated model: see `softcam calibrate`."},
         "warnings": {**_TEXTS, "description": "In what the image differs from those of the training."},
+        "disagreement": {
+            **_optional(_object({"members": _WHOLE, "logits": _NUMBERS, "maps": {"type": "array", "items": _MATRIX}})),
+            "description": "Of an ensemble: standard deviations of its members' logits and maps.",
+        },
         "grid": _SIZES,
         "maps": {"type": "array", "items": _MATRIX, "description": "One map per class; its mean is the class's logit."},
         "geometry": _GEOMETRY,
@@ -94,6 +98,7 @@ _EXAMPLE = {
     "temperature": 1.0,
     "prediction_set": None,
     "warnings": [],
+    "disagreement": None,
     "grid": [1, 2],
     "maps": [[[-2.0, 0.0]], [[2.0, 0.0]]],
     "geometry": {

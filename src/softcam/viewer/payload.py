@@ -15,6 +15,7 @@ from softcam.viewer.preview import Preview
 if TYPE_CHECKING:
     from softcam.nn import ConversionReport
     from softcam.predict import Prediction, Predictor
+    from softcam.predict.members import Members
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def describe(
         "temperature": model.temperature,
         "prediction_set": None if prediction.prediction_set is None else list(prediction.prediction_set),
         "warnings": list(prediction.warnings),
+        "disagreement": None if prediction.members is None else _describe_members(prediction.members),
         "grid": list(prediction.maps.shape[1:]),
         "maps": _contiguous(prediction.maps),
         "geometry": prediction.geometry.to_dict(),
@@ -103,6 +105,15 @@ def describe(
         "frames": source.frames,
         "spacing": None if prediction.spacing is None else [float(value) for value in prediction.spacing],
         "preview": None if preview is None else preview.to_dict(),
+    }
+
+
+def _describe_members(members: Members) -> dict[str, Any]:
+    """Return how far the members of an ensemble are apart: standard deviations of each logit and of each cell."""
+    return {
+        "members": len(members),
+        "logits": _contiguous(members.deviate_logits()),
+        "maps": _contiguous(members.deviate_maps()),
     }
 
 

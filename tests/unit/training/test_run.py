@@ -231,6 +231,7 @@ def test_several_labels_per_image(values: dict[str, Any], tmp_path: Path, manife
     config = bundle.read_config(done.model_path)
     assert config.task == "multilabel"
     assert set(config.thresholds) == {"spot", "dark"}
+    assert config.threshold_rule == {"rule": "youden", "split": "val", "n": len(several.subset("val"))}
     assert bundle.load(done.model_path).multi_label
 
 

@@ -126,7 +126,10 @@ function drawRows(session, shown, before) {
     const { thresholds } = explanation.record;
     const limit = thresholds?.[explanation.classes[k]] ?? (explanation.independent ? 0.5 : null);
     chance.title = limit === null ? "" : `reported from ${formatPercent(limit)}`;
-    fillPair(logit, formatLogit(explanation.logits[k]), remaining && formatLogit(remaining.logits[k]));
+    const spread = explanation.record.disagreement?.logits[k];
+    const told = formatLogit(explanation.logits[k]) + (spread === undefined ? "" : ` ± ${formatLogit(spread)}`);
+    logit.title = spread === undefined ? "" : "± standard deviation between the members of the ensemble";
+    fillPair(logit, told, remaining && formatLogit(remaining.logits[k]));
     added.hidden = !measurement;
     setText(added, measurement ? formatSigned(measurement.added[k]) : "");
   });
