@@ -11,14 +11,16 @@ import pytest
 
 from softcam.bundle import Calibration
 from softcam.predict import Prediction, Uncertainty
+from softcam.predict.members import Members
 from softcam.reporting.predictions import Columns, make_row, write_tables
 
 CLASSES = ("=a", "b")
 SETS = Uncertainty(CLASSES, Calibration(1.5, 9, "val", "0" * 64, method="lac", alpha=0.1, quantile=0.5))
 
 
-def predictor(uncertainty: Uncertainty, *, checked: bool = False) -> Any:
-    return SimpleNamespace(classes=CLASSES, uncertainty=uncertainty, checker=SimpleNamespace(is_active=checked))
+def predictor(uncertainty: Uncertainty, *, checked: bool = False, members: int = 1) -> Any:
+    checker = SimpleNamespace(is_active=checked)
+    return SimpleNamespace(classes=CLASSES, uncertainty=uncertainty, checker=checker, members=members)
 
 
 def prediction(members: tuple[str, ...] | None) -> Prediction:
@@ -77,3 +79,12 @@ def test_warnings_have_a_column_and_are_counted(write: Any, tmp_path: Path) -> N
     bare = Columns.of(predictor(SETS))
     rows = [make_row(entry, one, {}, bare) for one in (told, None)]
     assert write_tables(tmp_path, rows, bare) == {"inputs": 2, "done": 1, "failed": 1}
+
+
+def test_members_of_an_ensemble_have_columns_of_their_spread(write: Any) -> None:
+    columns = Columns.of(predictor(SETS, checked=True, members=2))
+    members = Members(np.array([[1.0, 0.0], [3.0, 1.0]], np.float32), np.zeros((2, 2, 1, 1), np.float32))
+    head, good, bad = write(columns, replace(prediction(("b",)), members=members), None)
+    assert head[7:] == ["sum_error", "std_=a", "std_b", "std_margin", "prediction_set", "warnings", "error"]
+    assert good[7:] == ["1e-07", "1.41421", "0.707107", "0.707107", "b", "", ""]
+    assert bad[2:] == [""] * 11 + ["no image"]
