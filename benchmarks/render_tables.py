@@ -52,6 +52,7 @@ def main() -> int:
     tables = {
         "README.md": {"demo": render_demo},
         "docs/tutorial/first-hour.md": {"tutorial": render_tutorial},
+        "docs/how-to/choose-lambda.md": {"lambda-sweep": render_lambda_sweep},
         "docs/how-to/export.md": {"export": render_export},
         "docs/how-to/evaluate.md": {"evaluation-speed": render_evaluation_speed, "metric-speed": render_metric_speed},
         "docs/how-to/train-at-scale.md": {"training-speed": render_training_speed},
@@ -542,6 +543,47 @@ def render_depth_cost() -> str:
         for row in result["places"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def render_lambda_sweep() -> str:
+    """Return a table for each search, with what the rule chose and what the test images say of it."""
+    if not (RESULTS / "lambda_sweep.json").is_file():
+        return "`python benchmarks/lambda_sweep.py` measures it.\n"
+    result = read("lambda_sweep")
+    lines = []
+    for found in result["searches"]:
+        lines += [
+            f"**{found['name']}**, {found['images']} validation images, maps of {found['located']} of them:",
+            "",
+            "| l1 | AUROC | difference, lower bound | Gini | near zero | size of a cell, logits | deletion, blur |",
+            "|---|---|---|---|---|---|---|",
+            *(_lambda_row(row, found) for row in found["rows"]),
+            "",
+            _lambda_choice(found),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _lambda_row(row: dict[str, Any], found: dict[str, Any]) -> str:
+    values, mark = row["values"], "**" if row["name"] == found["chosen"] else ""
+    strength = f"{mark}{row['point']['l1']:g}{mark}" if row["point"]["l1"] else f"{mark}0, dense{mark}"
+    kept = "" if row["not_inferior"] else " (inferior, or not shown not to be)"
+    return (
+        f"| {strength} | {row['auroc']:.4f} | {row['difference']:+.4f}, {row['low']:+.4f}{kept} | {values['gini']:.3f} "
+        f"| {values['near_zero_share']:.3f} | {values['evidence']:.3f} | {values['deletion_area_blur']:.3f} |"
+    )
+
+
+def _lambda_choice(found: dict[str, Any]) -> str:
+    test = found["test"]
+    if found["chosen"] == found["reference"]:
+        said = "the dense model; no penalty made the maps sparser at that price"
+        return f"Chosen: {said}. AUROC on {test['n']} test images: {test['auroc']:.4f}."
+    return (
+        f"Chosen: the row in bold. On {test['n']} test images its AUROC is {test['auroc']:.4f} against "
+        f"{test['dense']:.4f} of the dense model, difference {test['difference']:+.4f}, lower bound {test['low']:+.4f}."
+    )
 
 
 def render_fine_tuning() -> str:

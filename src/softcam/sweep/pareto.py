@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,8 +52,8 @@ def group_forms(result: SearchResult) -> dict[str, list[TrialRow]]:
 
 def _draw_front(axes: Axes, result: SearchResult, forms: Mapping[str, Sequence[TrialRow]]) -> None:
     sparsity, chosen = result.sparsity, result.chosen
-    front = [(row.values[sparsity], row.auroc) for row in result.front]
-    axes.plot(*zip(*front, strict=True), color=PALETTE["muted"].light, linewidth=1.0, zorder=1.5)
+    line: dict[str, Any] = {"color": PALETTE["muted"].light, "linewidth": 1.0, "zorder": 1.5}
+    axes.plot([row.values[sparsity] for row in result.front], [row.auroc for row in result.front], **line)
     floor = result.reference.auroc - result.margin
     axes.axhline(result.reference.auroc, color=PALETTE["ink"].light, linewidth=0.9)
     axes.axhline(floor, color=PALETTE["margin"].light, linewidth=1.0, linestyle="--")
@@ -73,13 +74,17 @@ def _draw_front(axes: Axes, result: SearchResult, forms: Mapping[str, Sequence[T
             fill = color if row.not_inferior else PALETTE["paper"].light
             label = form if form and row is rows[0] else None
             axes.plot([at], [row.auroc], mark, color=color, markerfacecolor=fill, markersize=5.5, label=label)
-            text = "dense" if row.point.is_dense else f"{row.point.l1:g}"
+            text = "dense" if row.point.is_dense else _short(row.point.l1)
             axes.annotate(text, (at, row.auroc), xytext=(5, 4), textcoords="offset points", fontsize=7.2)
     if chosen is not None:
         ring: dict[str, Any] = {"markersize": 12, "markerfacecolor": "none", "markeredgecolor": PALETTE["ink"].light}
         axes.plot([chosen.values[sparsity]], [chosen.auroc], "o", label="chosen", **ring)
+    if not all(row.not_inferior for row in result.rows):
+        hollow: dict[str, Any] = {"markersize": 5.5, "markerfacecolor": PALETTE["paper"].light}
+        axes.plot([], [], "o", color=PALETTE["muted"].light, label="open: not shown not inferior", **hollow)
     axes.set(xlabel=f"{measure(sparsity).title} of the maps (right: sparser)", ylabel="AUROC, validation")
-    axes.legend(loc="lower left", fontsize=7.4)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="lower left", fontsize=7.4)
 
 
 def _draw_strengths(axes: Axes, result: SearchResult, forms: Mapping[str, Sequence[TrialRow]], name: str) -> None:
@@ -88,9 +93,29 @@ def _draw_strengths(axes: Axes, result: SearchResult, forms: Mapping[str, Sequen
     dense = min(positive, default=1.0) / 10
     for number, rows in enumerate(forms.values()):
         ink, mark = FORMS[number % len(FORMS)]
-        shown = [(row.point.l1 or dense, row.values[name]) for row in rows if name in row.values]
-        axes.plot(*zip(*shown, strict=True), mark, color=PALETTE[ink].light, markersize=4)
+        strengths = [row.point.l1 or dense for row in rows]
+        values = [row.values.get(name, math.nan) for row in rows]
+        axes.plot(strengths, values, f"{mark}-", color=PALETTE[ink].light, markersize=4, linewidth=1.0)
     found = measure(name, "lower" if name.startswith("deletion") else "higher")
     axes.set_xscale("log")
+    # Powers would be drawn as formulas, which the style does not allow.
+    decades = [
+        10.0**power for power in range(math.ceil(math.log10(dense)) + 1, 3) if 10.0**power <= max(positive or [1])
+    ]
+    ticks = decades[:: max(1, math.ceil(len(decades) / 3))]
+    axes.set_xticks([dense, *ticks], ["dense", *(_short(tick) for tick in ticks)], fontsize=7.2)
+    axes.minorticks_off()
     axes.set_title(f"{found.title}\n({found.direction} is better)", fontsize=8.2, loc="left")
-    axes.set_xlabel("l1 (leftmost: dense)")
+    axes.set_xlabel("l1")
+
+
+def _short(strength: float) -> str:
+    """Write a strength as people type it.
+
+    >>> _short(3e-05), _short(0.00123), _short(1.0)
+    ('3e-5', '1.23e-3', '1')
+    """
+    if strength >= 0.01:
+        return f"{strength:g}"
+    digits, _, power = f"{strength:e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"

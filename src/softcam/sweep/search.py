@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,9 +98,10 @@ def _explore(trials: Trials, space: Space, settings: SearchSettings, say: Report
 
     def run(points: Sequence[Point]) -> list[Measurement | Failure]:
         done: dict[int, Measurement | Failure] = {}
-        for number, found in run_all(trials.run, points, jobs=settings.jobs):
-            done[number] = found
-            say(_tell(found, settings.sparsity))
+        with closing(run_all(trials.run, points, jobs=settings.jobs)) as results:
+            for number, found in results:
+                done[number] = found
+                say(_tell(found, settings.sparsity))
         return [done[number] for number in range(len(points))]
 
     if settings.trials is None:

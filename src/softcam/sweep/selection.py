@@ -90,7 +90,8 @@ class SearchResult:
     @property
     def front(self) -> tuple[TrialRow, ...]:
         """The rows that none beats in AUROC or sparsity without being behind in the other, from dense to sparse."""
-        rows = sorted(self.rows, key=lambda row: (row.values[self.sparsity], row.auroc))
+        known = [row for row in self.rows if not math.isnan(row.auroc + row.values[self.sparsity])]
+        rows = sorted(known, key=lambda row: (row.values[self.sparsity], row.auroc))
         return tuple(row for row in rows if not any(_dominates(other, row, self.sparsity) for other in rows))
 
     def title(self, row: TrialRow) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
@@ -22,11 +22,11 @@ Result = TypeVar("Result")
 
 def run_all(
     function: Callable[[Item], Result], items: Sequence[Item], *, jobs: int = 1
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result]]:
     """Yield the number of each item with what a function returns for it, as they are done.
 
     With one job, or one item, they are worked on here, one after the other. What is left when one fails, or when the
-    caller stops, is not begun, and what has begun is ended.
+    generator is closed, is not begun, and what has begun is ended.
 
     Args:
         function: One that can be imported, or a `functools.partial` of it, whose files appear whole or not at all.

@@ -17,8 +17,10 @@ from softcam.data import Manifest
 from softcam.errors import DivergenceError, RecipeError, RunError, UnsupportedModelError
 from softcam.evaluation.localization import LOCALIZATION
 from softcam.metrics import auroc, noninferiority
+from softcam.reporting.figures import to_vector
 from softcam.runs import hold
 from softcam.sweep import Point, SearchResult, SearchSettings, Space, TrialRow, search, trial, write_search
+from softcam.sweep.pareto import pareto_figure
 from softcam.sweep.search import LOCK
 from softcam.sweep.selection import choose
 from softcam.sweep.space import STRENGTHS, Form
@@ -272,6 +274,22 @@ def test_without_a_defined_auroc_nothing_is_chosen() -> None:
     assert found.chosen is None
     assert "Nothing can be chosen: the AUROC is undefined" in str(found)
     assert found.to_dict()["rows"][0]["auroc"] is None
+    assert found.front == ()
+
+
+def test_the_front_leaves_out_what_is_beaten_or_undefined_and_can_be_drawn() -> None:
+    rows = (
+        row(0, gini=0.3, auroc=0.9), row(1, gini=0.4, auroc=0.92), row(2, gini=0.6, auroc=0.8),
+        row(3, gini=0.5, auroc=0.8), row(4, gini=float("nan"), auroc=0.99),
+    )  # fmt: skip
+    found = result(*rows)
+    assert found.front == (rows[1], rows[2])
+    assert found.table()["on_front"].tolist() == [False, True, True, False, False]
+    drawing = to_vector(pareto_figure(found))
+    assert drawing == to_vector(pareto_figure(found))
+    assert b"Sparseness of the maps" in drawing
+    assert b"chosen" in drawing
+    assert to_vector(pareto_figure(result(row(0, gini=float("nan"), passed=False))))
 
 
 @pytest.mark.slow
