@@ -62,6 +62,19 @@ def draw(path: Path, seed: int = 0) -> Path:
     return path
 
 
+def prepare(folder: Path) -> Path:
+    """Draw a table of images and return a recipe that learns from it."""
+    rows = []
+    for number in range(24):
+        draw(folder / "images" / f"{number}.png", number)
+        split = "train" if number < 12 else "val" if number < 18 else "test"
+        rows.append({"image": f"images/{number}.png", "label": "ab"[number % 2], "split": split})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(source=folder / "manifest.csv", epochs=1), encoding="utf-8")
+    return recipe
+
+
 def fail(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     assert main([str(word) for word in words]) == 2
     return capsys.readouterr().err
@@ -88,14 +101,7 @@ def test_a_pickle_in_a_bundle_is_refused(
 def test_a_checkpoint_that_was_exchanged_does_not_run(
     marker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = []
-    for number in range(24):
-        draw(tmp_path / "images" / f"{number}.png", number)
-        split = "train" if number < 12 else "val" if number < 18 else "test"
-        rows.append({"image": f"images/{number}.png", "label": "ab"[number % 2], "split": split})
-    pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(source=tmp_path / "manifest.csv", epochs=1), encoding="utf-8")
+    recipe = prepare(tmp_path)
     words = ["train", "--config", recipe, "--out", tmp_path / "run"]
     assert main([str(word) for word in words]) == 0
     # As if it had been ended before its end: the same command would read the checkpoint.
@@ -110,6 +116,21 @@ def test_a_checkpoint_that_was_exchanged_does_not_run(
         code = 2
     assert code == 2
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights.ckpt"])
+def test_a_file_of_weights_does_not_run(
+    name: str, marker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = softcam.create_black_box("timm:test_resnet", weights="none").state_dict()
+    torch.save({"state_dict": state, "callback": Payload(marker)}, tmp_path / name)
+    words = ("train", "--config", prepare(tmp_path), "--weights", tmp_path / name, "--out", tmp_path / "run")
+    message = fail(capsys, *words)
+    assert "can run any code it carries" in message
+    assert message.count("\n") == 1
+    assert not marker.exists()
+    torch.save({"state_dict": state}, tmp_path / name)
+    assert main([str(word) for word in words]) == 0
 
 
 @pytest.mark.parametrize(

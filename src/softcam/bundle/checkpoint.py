@@ -101,7 +101,9 @@ def find_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str
 
 def _read_tensors(file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        # By a stream, since torch goes by the names of files, and safetensors have been tried.
+        with file.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle may raise anything
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise BundleError(_refuse(file, f"names {found[1]}")) from error
