@@ -42,6 +42,7 @@ def prepare(folder: Path) -> None:
     from PIL import Image
 
     import softcam
+    from softcam.imaging import Preprocessing
 
     torch.manual_seed(0)
     black_box = softcam.create_black_box("torchvision:resnet18", weights="none", num_classes=2).eval()
@@ -51,7 +52,7 @@ def prepare(folder: Path) -> None:
         error = float((model(images) - black_box(images)).abs().max())
     if error > 1e-4:
         raise SystemExit(f"the converted model's logits differ by {error}")
-    record = softcam.Preprocessing(size=96).to_dict()
+    record = Preprocessing(size=96).to_dict()
     softcam.save(model, folder / "model", classes=["no", "yes"], preprocessing=record)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 100, 3), dtype=np.uint8)).save(folder / "a.png")
 
@@ -125,12 +126,13 @@ def _wait_for(address: str) -> None:
 
 
 def try_hub(folder: Path) -> None:
-    import softcam
+    from softcam.errors import SoftCAMError
+    from softcam.interop import download_bundle
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        softcam.load("hf://nobody/nothing")
-    except softcam.SoftCAMError as error:
+        download_bundle("nobody/nothing")
+    except SoftCAMError as error:
         if "softcam[hub]" in str(error):
             raise SystemExit(f"the extra is not seen: {error}") from error
 
@@ -139,10 +141,11 @@ def try_peers(folder: Path) -> None:
     import torch
 
     import softcam
+    from softcam.attribution import attribute
 
     model = softcam.load(folder / "model")
     for method in ("grad_cam", "integrated_gradients"):
-        maps = softcam.attribute(method, model, torch.rand(1, 3, 96, 96), torch.tensor([0]))
+        maps = attribute(method, model, torch.rand(1, 3, 96, 96), torch.tensor([0]))
         if not bool(torch.isfinite(maps).all()):
             raise SystemExit(f"{method} gives no finite map")
 
