@@ -98,6 +98,7 @@ LONG = (
     Script("study", 600, command=("study.py", "--work", "study")),
     Script("crash_safety", 30, needs=("onnx", "onnxscript")),
     Script("full_disk", 15, needs=("onnx", "onnxscript")),
+    Script("mutation", 90, needs=("mutmut",)),
     Script("survey", 60, command=("conversion/survey.py",)),
 )
 """Those of hours; each goes on where it was ended."""

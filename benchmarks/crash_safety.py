@@ -56,8 +56,12 @@ COMMANDS = ("explain", "prepare", "evaluate", "train", "export")
 _VOLATILE = {
     "seconds", "date", "time", "duration", "started", "finished", "generated", "created", "epoch_seconds", "minutes",
     "per_second", "images_per_second", "reason", "signature", "digest", "previous", "head", "wall_seconds", "hardware",
-    "training_seconds",
+    "training_seconds", "seconds_per_map",
 }  # fmt: skip
+# In texts, and in the report's list of how long each stage took; settings are compared in the JSON files.
+_TIMES = re.compile(
+    rb"\d{4}-\d\d-\d\d[T ]?[\d:+Z.]*|\d+(\.\d+)? (s|seconds|minutes|min)\b|<div><dt>[^<]*</dt><dd>[\d.e-]+</dd></div>"
+)
 RECIPE = """\
 name: tiny
 seed: 3
@@ -186,15 +190,15 @@ def wait(child: int, seconds: float | None) -> int | None:
 
 
 def is_final(path: Path) -> bool:
-    """Return whether a name is one that a reader may trust."""
-    return ".partial" not in path.name and not path.name.startswith(".")
+    """Return whether a name below a folder of results is one that a reader may trust."""
+    return not any(".partial" in part or part.startswith(".") for part in path.parts)
 
 
 def find_torn(out: Path) -> list[str]:
     """Return the files under a final name that cannot be read."""
     torn = []
     for path in sorted(out.rglob("*")):
-        if not path.is_file() or not is_final(path):
+        if not path.is_file() or not is_final(path.relative_to(out)):
             continue
         try:
             READERS.get(path.suffix, Path.read_bytes)(path)
@@ -242,7 +246,7 @@ def digest(path: Path) -> str:
     if path.suffix == ".json":
         return json.dumps(_steady(json.loads(content)), sort_keys=True)
     if path.suffix in (".html", ".md", ".yaml"):
-        content = re.sub(rb"\d{4}-\d\d-\d\d[T ]?[\d:+Z.]*|\d+(\.\d+)? (s|seconds|minutes|min)\b", b"", content)
+        content = _TIMES.sub(b"", content)
     if path.suffix == ".csv" and path.name == "metrics.csv":
         return json.dumps([_steady(row) for row in csv.DictReader(io.StringIO(content.decode()))], sort_keys=True)
     return hashlib.sha256(content).hexdigest()
@@ -259,9 +263,8 @@ def _steady(value: Any) -> Any:
 def summarize(out: Path) -> dict[str, str]:
     """Return the digest of every result; of what a command keeps for itself, nothing."""
     skipped = ("checkpoints/", "logs/", "cache/", "measured/", "tensorboard/")
-    names = {
-        path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file() and is_final(path)
-    }
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and is_final(path.relative_to(out))]
+    names = {path.relative_to(out).as_posix(): path for path in paths}
     return {name: digest(path) for name, path in names.items() if not name.startswith(skipped)}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import string
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,18 @@ def test_an_edit_of_any_field_is_found(field: str, chain: Path, signer: Signer) 
     lines[2] = json.dumps({**values, field: changed[field]}).encode() + b"\n"
     chain.write_bytes(b"".join(lines))
     assert 3 in {line for line, _ in kinds(chain, signer.verifier)}
+
+
+def test_an_edit_that_base64_would_not_show_is_found(chain: Path, signer: Signer) -> None:
+    lines = write(chain, signer)
+    values = json.loads(lines[2])
+    digits = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    last = digits.index(values["signature"][-3])
+    edited = values["signature"][:-3] + digits[last ^ 1] + "=="
+    assert base64.b64decode(edited, validate=True) == base64.b64decode(values["signature"])
+    lines[2] = json.dumps({**values, "signature": edited}).encode() + b"\n"
+    chain.write_bytes(b"".join(lines))
+    assert kinds(chain, signer.verifier) == [(3, "foreign")]
 
 
 def test_an_edit_with_a_new_digest_breaks_the_link(chain: Path, signer: Signer, other: Signer) -> None:
