@@ -7,7 +7,7 @@ OUT    ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test check bench bench-quick bench-all study survey fuzz sbom audit release docs clean
+.PHONY: help demo demo-full test check bench bench-quick bench-all study survey fuzz mutate coverage constraints sbom audit release docs clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,17 @@ survey: $(VENV)/.dev ## Convert every classifier of timm and torchvision again (
 
 fuzz: $(VENV)/.dev ## Feed decoders and parsers with bytes that look for trouble, FUZZ_SECONDS for each (default 600)
 	$(BIN)/python tests/fuzz/targets.py boxes config dicom image polyglot recipe --seconds $${FUZZ_SECONDS:-600} --corpus fuzz
+
+mutate: $(VENV)/.dev ## Make small faults in nn and metrics and see whether a test fails (an hour); goes on where it was
+	$(BIN)/python benchmarks/mutation.py --processes 2
+	$(BIN)/python benchmarks/render_tables.py
+
+coverage: $(VENV)/.dev ## Run every test and measure lines and branches (half an hour)
+	$(BIN)/python benchmarks/branch_coverage.py
+	$(BIN)/python benchmarks/render_tables.py
+
+constraints: $(VENV)/.dev ## Write constraints/: the newest and the oldest versions of all packages that go together
+	$(BIN)/python constraints/resolve.py
 
 sbom: $(VENV)/.dev ## Write sbom.json: every package of the environment, with versions and licences (CycloneDX)
 	$(BIN)/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --mc-type library --output-reproducible -o sbom.json

@@ -98,7 +98,9 @@ LONG = (
     Script("study", 600, command=("study.py", "--work", "study")),
     Script("crash_safety", 30, needs=("onnx", "onnxscript")),
     Script("full_disk", 15, needs=("onnx", "onnxscript")),
+    Script("safeguards", 10, needs=("atheris", "cryptography", "pydicom")),
     Script("mutation", 90, needs=("mutmut",)),
+    Script("branch_coverage", 60, needs=("pytest_cov",)),
     Script("survey", 60, command=("conversion/survey.py",)),
 )
 """Those of hours; each goes on where it was ended."""

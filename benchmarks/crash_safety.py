@@ -307,22 +307,22 @@ def measure(root: Path, command: str, kills: int, chance: random.Random) -> Outc
 
 def write_result(options: argparse.Namespace, kills: int, outcomes: Sequence[Outcome]) -> None:
     out, environment = choose_out(options, RESULT), describe_environment(seeds=[SEED])
-    measured = [{**vars(outcome), "date": environment["date"]} for outcome in outcomes]
-    rows = {row["command"]: row for row in [*(_read_rows(out) if options.keep else []), *measured]}
+    rows = merge_rows([vars(outcome) for outcome in outcomes], out if options.keep else None, environment["date"])
     result = {
         "command": "python benchmarks/crash_safety.py",
         "environment": environment,
         "kills": kills,
-        "rows": [rows[command] for command in COMMANDS if command in rows],
+        "rows": rows,
     }
     write_atomic(out, json.dumps(result, indent=2) + "\n")
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    before = json.loads(path.read_text(encoding="utf-8"))
-    return [{"date": before["environment"]["date"], **row} for row in before["rows"]]
+def merge_rows(measured: Sequence[dict[str, Any]], kept: Path | None, date: str) -> list[dict[str, Any]]:
+    """Return a dated row for each command, of those that were measured now and of those in a file of results."""
+    before = json.loads(kept.read_text(encoding="utf-8")) if kept is not None and kept.is_file() else {"rows": []}
+    rows = {row["command"]: {"date": before["environment"]["date"], **row} for row in before["rows"]}
+    rows |= {row["command"]: {**row, "date": date} for row in measured}
+    return [rows[command] for command in COMMANDS if command in rows]
 
 
 def main(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Let `train`, `explain`, `evaluate`, `prepare` and `export` run out of disk at many points; then give them room.
 
-    python benchmarks/full_disk.py [--quick] [--sizes 8] [--commands explain train ...]
+    python benchmarks/full_disk.py [--quick] [--sizes 8] [--commands explain train ... [--keep]]
 
 The folder of results is a small file system of its own, in memory, whose size is a share of what the command writes
 when it has room. There the command has to end with exit code 2 and a line that says that the disk is full, and every
@@ -24,7 +24,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from crash_safety import COMMANDS, PRELOADED, SEED, find_torn, list_words, make_and_leave, start, summarize, wait
+from crash_safety import (
+    COMMANDS,
+    PRELOADED,
+    SEED,
+    find_torn,
+    list_words,
+    make_and_leave,
+    merge_rows,
+    start,
+    summarize,
+    wait,
+)
 from environment import describe_environment
 from options import choose_out, create_parser
 
@@ -138,21 +149,20 @@ def main(options: argparse.Namespace) -> int:
         for command in options.commands:
             outcomes.append(measure(root, command, count))
             print(outcomes[-1], flush=True)
-    write_result(options, outcomes)
+            write_result(options, outcomes)
     return int(any(outcome.unclear or outcome.torn or outcome.different for outcome in outcomes))
 
 
 def write_result(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> None:
-    result = {
-        "command": "python benchmarks/full_disk.py",
-        "environment": describe_environment(seeds=[SEED]),
-        "rows": [vars(outcome) for outcome in outcomes],
-    }
-    write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
+    out, environment = choose_out(options, RESULT), describe_environment(seeds=[SEED])
+    rows = merge_rows([vars(outcome) for outcome in outcomes], out if options.keep else None, environment["date"])
+    result = {"command": "python benchmarks/full_disk.py", "environment": environment, "rows": rows}
+    write_atomic(out, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
     parser = create_parser(__doc__)
     parser.add_argument("--sizes", type=int, default=None, help="of file systems, for each command")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS)
+    parser.add_argument("--keep", action="store_true", help="leave what was measured of other commands in the results")
     sys.exit(main(parser.parse_args()))

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import reliability_tables
 import scaling_tables
 import study_tables
 import tutorial
@@ -72,7 +73,7 @@ def main() -> int:
             "depth-cost": render_depth_cost,
         },
         "docs/explanation/study.md": list_study(),
-        "docs/explanation/reliability.md": {"crash-safety": render_crash_safety},
+        "docs/explanation/reliability.md": {"crash-safety": render_crash_safety, **reliability_tables.list_tables()},
         "docs/explanation/scaling.md": scaling_tables.list_tables(
             read("scaling") if (RESULTS / "scaling.json").is_file() else None
         ),
