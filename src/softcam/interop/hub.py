@@ -16,7 +16,7 @@ from softcam.bundle.folder import FILES
 from softcam.bundle.weights import check_finite
 from softcam.errors import BundleError, MissingExtraError
 from softcam.files import write_atomic
-from softcam.nn import SoftCAM
+from softcam.nn import Augmented, Ensemble, SoftCAM
 
 try:
     from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, errors, snapshot_download
@@ -60,7 +60,7 @@ class HubSoftCAM(
         provenance: As `softcam.save` takes it; its `license`, e.g. `apache-2.0`, is shown by the hub.
 
     Raises:
-        TypeError: If `model` is no SoftCAM model.
+        TypeError: If `model` is no SoftCAM model, or an ensemble.
     """
 
     def __init__(
@@ -75,6 +75,11 @@ class HubSoftCAM(
         if not isinstance(model, SoftCAM):
             kind = type(model).__name__
             raise TypeError(f"Expected `model` to be a SoftCAM model, but got {kind}. Convert it with softcam.convert.")
+        if isinstance(model, Ensemble | Augmented):
+            raise TypeError(
+                f"Expected `model` to be a single model, but got {type(model).__name__}. Upload the folder that `save` "
+                "writes with huggingface_hub.upload_folder, and read it with `download_bundle`."
+            )
         super().__init__(model.features, model.head, model.conversion, multi_label=model.multi_label)
         # Not `train()`, which would reach the shared modules.
         self.training = model.training
@@ -209,7 +214,7 @@ class HubSoftCAM(
     def _from_pretrained(cls, *, model_id: str, model: nn.Module | None = None, **options: Any) -> Self:
         folder = find_bundle(model_id) if Path(model_id).is_dir() else download_bundle(model_id, **options)
         config = read_config(folder)
-        stored = {"penalty": config.penalty, "data_digest": config.data_digest}
+        stored = {name: getattr(config, name) for name in ("penalty", "data_digest", "threshold_rule")}
         return cls(
             load(folder, model=model),
             classes=config.classes,

@@ -18,7 +18,7 @@ from torch import nn
 from softcam.bundle import load, read_config, save
 from softcam.errors import BundleError
 from softcam.interop import HubSoftCAM, download_bundle
-from softcam.nn import SoftCAM, convert
+from softcam.nn import Augmented, Ensemble, SoftCAM, convert
 from softcam.predict import Predictor
 
 CLASSES = ("intact", "defect", "other")
@@ -66,6 +66,12 @@ def test_independent_classes_stay_so(toy: nn.Module, tmp_path: Path) -> None:
 def test_a_black_box_is_refused(toy: nn.Module) -> None:
     with pytest.raises(TypeError, match=r"SoftCAM model, but got Toy\. Convert it with softcam\.convert"):
         HubSoftCAM(toy)  # type: ignore[arg-type]
+
+
+def test_an_ensemble_is_refused_with_what_to_do(model: SoftCAM) -> None:
+    for several in (Ensemble([model, model]), Augmented(model, "flips")):
+        with pytest.raises(TypeError, match=r"single model, but got (Ensemble|Augmented)\. Upload the folder"):
+            HubSoftCAM(several)
 
 
 def test_a_copy_can_be_saved(model: SoftCAM, tmp_path: Path) -> None:

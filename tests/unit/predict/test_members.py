@@ -14,6 +14,7 @@ import torch
 from softcam.backbones import create_black_box
 from softcam.bundle import join_bundles, load, measure_inputs, read_config, save, update
 from softcam.errors import BundleError
+from softcam.export import export_onnx, open_graph
 from softcam.imaging import Preprocessing, encode_png, image_from_array
 from softcam.nn import AUGMENTATIONS, Augmented, Ensemble, SoftCAM, convert
 from softcam.predict import Checks, Predictor
@@ -200,3 +201,16 @@ def test_other_runtimes_run_each_member_and_view(
         assert expected.members is not None
         np.testing.assert_allclose(found.members.logits, expected.members.logits, rtol=1e-3, atol=1e-4)
     assert len(list((folder / "exports").glob("*.onnx"))) == 2
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_one_graph(tmp_path: Path, bundles: list[Path]) -> None:
+    pytest.importorskip("onnxruntime")
+    folder = join_bundles(bundles[1:], tmp_path / "committee")
+    export_onnx(folder, tmp_path / "committee.onnx")
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        expected = load(folder).evidence(images)
+    logits, maps = open_graph(tmp_path / "committee.onnx", runtime="onnxruntime", threads=1)(images.numpy())
+    np.testing.assert_allclose(logits, expected.logits, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(maps, expected.maps, rtol=1e-3, atol=1e-3)
