@@ -57,7 +57,8 @@ class EvaluationResult:
 
     Args:
         metrics: What `metrics.json` holds: `classification`, `black_box`, `noninferiority`, `identity`,
-            `calibration`, `confusion`, `roc`, `pr`, `consistency`, `locality`, `comparisons`, `thresholds`, `classes`,
+            `calibration`, `confusion`, `roc`, `pr`, `consistency`, `locality`, `comparisons`, `classes`, `thresholds`,
+            `threshold_rule` (how those of the SoftCAM were chosen, null if its bundle does not say),
             `uncertainty` (temperature, target and coverage of prediction sets, selective prediction),
             `counts` (`failed_masks`: of the explained images alone), `others` (further SoftCAM models by name:
             `classification`, `noninferiority`, `consistency`, `max_relative_error`).

@@ -20,7 +20,7 @@ def test_everything_is_there(result: EvaluationResult) -> None:
     assert set(result.metrics) == {
         "classification", "black_box", "noninferiority", "identity", "calibration", "confusion", "roc", "pr",
         "consistency", "locality", "comparisons", "thresholds", "classes", "conversion", "counts",
-        "others", "uncertainty",
+        "others", "uncertainty", "threshold_rule",
     }  # fmt: skip
     assert result.metrics["identity"]["n"] == 15
     assert 0 <= result.metrics["identity"]["max_relative_error"] <= 1e-5

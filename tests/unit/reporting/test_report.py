@@ -346,3 +346,11 @@ def test_locality_of_a_model_whose_conversion_is_not_known(make_result: Callable
     view = locality_view(locality, {})
     assert view is not None
     assert (view.stride, view.places, view.scales) == ("", (), ())
+
+
+def test_the_rule_of_the_thresholds_is_told(make_result: Callable[..., EvaluationResult], tmp_path: Path) -> None:
+    rule = {"rule": "sensitivity=0.9", "split": "val", "n": 20}
+    page = write_report(make_result(threshold_rule=rule), tmp_path / "a").read_text(encoding="utf-8")
+    assert "chosen on validation data by the rule sensitivity=0.9." in page
+    plain = write_report(make_result(), tmp_path / "b").read_text(encoding="utf-8")
+    assert "chosen on validation data." in plain
