@@ -1,19 +1,13 @@
 /* The search runs in a worker, which browsers refuse to pages that are opened as files. There it runs in a frame. */
 if (location.protocol === "file:") {
-  window.Worker = class extends EventTarget {
+  window.IFrameWorker = window.Worker = class extends EventTarget {
     constructor(address) {
       super();
-      const frame = document.createElement("iframe");
-      frame.hidden = true;
-      document.body.append(frame);
-      this.scope = frame.contentWindow;
-      addEventListener("message", (event) => {
-        if (event.source !== this.scope) return;
-        const message = new MessageEvent("message", { data: event.data });
-        this.dispatchEvent(message);
-        this.onmessage?.(message);
-      });
-      this.ready = this.start(frame.contentDocument, String(address));
+      this.frame = document.createElement("iframe");
+      this.frame.hidden = true;
+      document.body.append(this.frame);
+      this.scope = this.frame.contentWindow;
+      this.ready = this.start(this.frame.contentDocument, String(address));
     }
 
     async start(page, address) {
@@ -23,8 +17,8 @@ if (location.protocol === "file:") {
           Object.assign(script, { src: source, onload: resolve, onerror: reject });
           page.body.append(script);
         });
-      /* A frame's own postMessage would send to itself. */
-      this.scope.postMessage = (data) => parent.postMessage.call(window, data, "*");
+      /* A frame's own postMessage would send to the frame. */
+      this.scope.postMessage = (data) => setTimeout(() => this.dispatchEvent(new MessageEvent("message", { data })));
       this.scope.importScripts = (...sources) =>
         sources.reduce((before, source) => before.then(() => load(new URL(source, address))), Promise.resolve());
       await load(address);
@@ -35,7 +29,7 @@ if (location.protocol === "file:") {
     }
 
     terminate() {
-      this.scope.frameElement.remove();
+      this.frame.remove();
     }
   };
 }

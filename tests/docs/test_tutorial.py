@@ -67,7 +67,7 @@ def test_every_block_of_the_tutorial_works(tutorial: ModuleType, tmp_path: Path)
     steps = list(tutorial.do_tutorial(work, blocks, environment=os.environ | paths))
     assert len(steps) == 9
     said = (work / "tutorial.log").read_text(encoding="utf-8")
-    assert "the mean of a map is its logit within" in said
+    assert "the mean of each is its logit within" in said
     assert "Traceback" not in said
     assert (work / "evaluation" / "report.html").stat().st_size > 100_000
     assert (work / "noise" / "predictions.csv").read_text(encoding="utf-8").count("\n") == 2
