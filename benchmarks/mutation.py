@@ -3,13 +3,12 @@
     python benchmarks/mutation.py [--quick] [--mutants 600] [--seed 0] [--processes 1]
 
 A sample is drawn from all faults that the operators of mutmut make, texts for people left alone; all those of the
-penalties are tried as well. Each fault meets the tests of its room (`tests/unit/<room>` and the doctests) that run its
-statement: those of the module's own file first, then the fastest, until one fails. A statement that is run when the
-module is imported meets all tests that run anything of the module. Slow tests are left out. A parent that has loaded
-the libraries forks a process for each fault, whose importer swaps the module's source; no file is changed. What
-survives and yet changes nothing that can be seen is listed in `mutation_equivalent.json`, with the reason. Goes on
-where it was ended. Writes
-`benchmarks/results/mutation.json`.
+penalties are tried as well. Each fault meets the tests of its room (`tests/unit/<room>`) that run its statement: those
+of the module's own file first, then the fastest, until one fails. A statement that is run when the module is imported
+meets all tests that run anything of the module. Doctests and slow tests are left out. A parent that has loaded the
+libraries forks a process for each fault, whose importer swaps the module's source; no file is changed. What survives
+and yet changes nothing that can be seen is listed in `mutation_equivalent.json`, with the reason. Goes on where it was
+ended. Writes `benchmarks/results/mutation.json`.
 """
 
 from __future__ import annotations
@@ -175,7 +174,7 @@ def trace(answer: Connection) -> None:
     watch, failures = Watch(tracer), Failures()
     tracer.start()
     tracer.switch_context("")
-    places = [str(ROOT / place / room) for place in ("tests/unit", "src/softcam") for room in ROOMS]
+    places = [str(ROOT / "tests" / "unit" / room) for room in ROOMS]
     code = run_tests(["--maxfail=20", *places], [watch, failures])
     tracer.stop()
     data = tracer.get_data()
@@ -390,14 +389,14 @@ def main(options: argparse.Namespace) -> int:
     sample, population = draw(options.seed, options.mutants or (QUICK_MUTANTS if options.quick else MUTANTS))
     penalties = [] if options.quick else list_penalties()
     out = choose_out(options, RESULT)
-    verdicts = try_all([*sample, *penalties], options, out)
+    verdicts = try_all([*penalties, *sample], options, out)
     reasons = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
     result = {
         "command": f"python benchmarks/mutation.py --mutants {len(sample)} --seed {options.seed}",
         "environment": describe_environment(("torch", "mutmut", "libcst", "pytest"), seeds=[options.seed]),
         "faults": population,
-        "sample": summarize(verdicts[: len(sample)], reasons),
-        "penalties": summarize(verdicts[len(sample) :], reasons) if penalties else None,
+        "sample": summarize(verdicts[len(penalties) :], reasons),
+        "penalties": summarize(verdicts[: len(penalties)], reasons) if penalties else None,
     }
     write_atomic(out, json.dumps(result, indent=2) + "\n")
     return 0
