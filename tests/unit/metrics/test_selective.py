@@ -81,3 +81,11 @@ def test_refuses_what_is_no_curve() -> None:
         risk_coverage([0.5], [2])
     with pytest.raises(ValueError, match=r"`correct` to be of shape \(1,\)"):
         selective_risk([0.5], [1, 1])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_threshold_at_the_end_leaves_the_confidence_finite(threshold: float) -> None:
+    found = decision_confidence([[0.6, 0.4], [0.2, 0.8]], threshold)
+    assert np.isfinite(found).all()
+    assert (found > 30).all()
+    assert (found[1] > found[0]) == (threshold == 0)

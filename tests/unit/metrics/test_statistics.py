@@ -165,6 +165,10 @@ def test_paired_p_value_agrees_with_a_t_test() -> None:
     assert 0.001 < p_value < 0.5
 
 
+def test_two_groups_are_enough_for_a_paired_p_value() -> None:
+    assert 0 < paired_bootstrap([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], groups=[0, 0, 1], resamples=50).p_value <= 1
+
+
 def test_paired_equal_values_have_p_value_one() -> None:
     assert paired_bootstrap(VALUES, VALUES, resamples=10)[:5] == (0.0, 0.0, 0.0, 40, 1.0)
 
