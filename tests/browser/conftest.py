@@ -26,7 +26,7 @@ from softcam.viewer import ModelName, build_page, describe, make_preview
 
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu"]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WAIT_MS = 10_000
+WAIT_MS = 30_000  # on a busy machine a library is long in coming
 CLASSES = ("normal", "pneumonia", "effusion")
 
 
