@@ -304,7 +304,7 @@ def _conclude(pipe: Connection, process: Any, mutant: Mutant, names: Sequence[st
 def summarize(verdicts: Sequence[Verdict], reasons: Mapping[str, str]) -> dict[str, Any]:
     """Return counts and what survived."""
     survived = [verdict for verdict in verdicts if verdict.outcome == "survived"]
-    equivalent = [verdict for verdict in survived if key(verdict) in reasons]
+    equivalent = [verdict for verdict in survived if verdict.name in reasons]
     killed = len(verdicts) - len(survived)
     low, high = binomtest(killed, len(verdicts)).proportion_ci(method="wilson")
     rooms = Counter(verdict.module.split(".")[1] for verdict in verdicts)
@@ -318,16 +318,10 @@ def summarize(verdicts: Sequence[Verdict], reasons: Mapping[str, str]) -> dict[s
         "equivalent": len(equivalent),
         "rooms": {room: {"tried": rooms[room], "killed": rooms[room] - lost[room]} for room in sorted(rooms)},
         "survived": [
-            {"fault": verdict.name, "tests": verdict.tests, "equivalent": reasons.get(key(verdict))}
+            {"fault": verdict.name, "tests": verdict.tests, "equivalent": reasons.get(verdict.name)}
             for verdict in sorted(survived, key=lambda verdict: verdict.name)
         ],
     }
-
-
-def key(verdict: Verdict) -> str:
-    """Return what a fault is called in the list of those that change nothing: its name without the line."""
-    module, _, change = verdict.name.split(":", 2)
-    return f"{module}:{change}"
 
 
 def read_journal(path: Path, state: str) -> dict[str, Verdict]:

@@ -129,6 +129,7 @@ def test_expected_coverage_is_that_of_simulated_scores() -> None:
 def test_set_sizes_by_hand() -> None:
     found = set_sizes(torch.tensor([[1, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0], [1, 1, 0]]))
     assert found == (pytest.approx(1.6), 0.2, 0.2, 0.6, 5)
+    assert set_sizes(torch.tensor([[2, 0], [0, 0]])).mean == 0.5, "whatever is not 0 is in the set, once"
 
 
 def test_refuses_what_has_no_sets() -> None:

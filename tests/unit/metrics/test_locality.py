@@ -76,6 +76,12 @@ def test_a_global_cell_follows_the_area_that_is_replaced() -> None:
     assert change.tolist() == [[pytest.approx(1 - 64 / 1536), pytest.approx(1 - 256 / 1536), 0.0]]
 
 
+def test_the_smallest_window_holds_the_pixels_that_touch_the_middle_of_the_cell() -> None:
+    images, others = torch.ones(1, 3, 32, 48), torch.zeros(1, 3, 32, 48)
+    change = context_swap_change(everywhere, images, others, torch.tensor([[2, 3]]), windows=(1,))
+    assert change.tolist() == [[pytest.approx(1 - 4 / 1536)]]
+
+
 def test_a_corner_cuts_the_window_off() -> None:
     images, others = torch.ones(1, 3, 32, 48), torch.zeros(1, 3, 32, 48)
     change = context_swap_change(everywhere, images, others, torch.tensor([[0, 0]]), windows=(16,))
@@ -121,5 +127,7 @@ def test_values_out_of_range_are_refused() -> None:
         effective_receptive_field(local, IMAGES, CELLS, share=1.0)
     with pytest.raises(ValueError, match="`windows` to be sides of at least 1 px"):
         context_swap_change(local, IMAGES, OTHERS, CELLS, windows=())
+    with pytest.raises(ValueError, match="`windows` to be sides of at least 1 px"):
+        context_swap_change(local, IMAGES, OTHERS, CELLS, windows=(8, 0))
     with pytest.raises(ValueError, match="`others` to be images"):
         context_swap_change(local, IMAGES, OTHERS[:3], CELLS, windows=(8,))
