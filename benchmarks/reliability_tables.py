@@ -29,7 +29,7 @@ def render_figures() -> str:
         found = result if result is None or not part else result.get(part)
         if found is not None:
             what, value = figure(found)
-            lines.append(f"| {what} | {value} | `{command}` |")
+            lines.append(f"| {what} | {value} | `{found.get('command', command)}` |")
     return "\n".join(lines) + "\n"
 
 
