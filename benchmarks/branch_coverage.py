@@ -1,6 +1,6 @@
 """Measure which lines and branches of the package the tests run: `python benchmarks/branch_coverage.py`.
 
-    python benchmarks/branch_coverage.py [--quick] [--processes 2] [--report FILE]
+    python benchmarks/branch_coverage.py [--quick] [--processes 2] [--report FILE [--partial]]
 
 Runs every test (`--quick`: those of `tests/unit/metrics`) under coverage, in threads and in all processes that they
 start, or reads the JSON report of such a run. A branch counts as run when it was taken both ways. Writes
@@ -68,7 +68,7 @@ def main(options: argparse.Namespace) -> int:
             run_tests(report, quick=options.quick, processes=options.processes)
         found = summarize(json.loads(report.read_text(encoding="utf-8")))
     environment = describe_environment(("torch", "coverage", "pytest", "pytest-cov"))
-    result = {"command": "make coverage", "environment": environment, **found}
+    result = {"command": "make coverage", "environment": environment, "complete": not options.partial, **found}
     write_atomic(choose_out(options, RESULT), json.dumps(result, indent=2) + "\n")
     print(found["rooms"]["all"])
     return 0
@@ -78,4 +78,5 @@ if __name__ == "__main__":
     parser = create_parser(__doc__)
     parser.add_argument("--processes", type=int, default=2, help="that run tests")
     parser.add_argument("--report", type=Path, default=None, help="JSON report to read instead of running the tests")
+    parser.add_argument("--partial", action="store_true", help="the report is of a run that was ended: a lower bound")
     sys.exit(main(parser.parse_args()))

@@ -67,6 +67,9 @@ def test_mutation_and_coverage_keep_their_intervals_and_counts(tables: Any, tmp_
         "| nn and metrics, a sample | 100 | 90 | 90.0% (82.6% to 94.5%) | 4 | 6 |"
     ]
     room = {"num_statements": 1000, "covered_lines": 980, "num_branches": 200, "covered_branches": 190, "share": 0.975}
+    put(tmp_path, "branch_coverage", {"complete": False, "rooms": {"all": room}})
+    assert "| at least 97.5% run by tests |" in tables.render_figures()
+    assert "run, at least" in tables.render_rooms()
     put(tmp_path, "branch_coverage", {"rooms": {"all": room}})
     assert tables.render_rooms().splitlines()[2] == "| all | 1000 | 200 | 97.5% |"
     assert (
