@@ -17,6 +17,7 @@ from softcam.imaging import Preprocessing
 from softcam.nn import Evidence, convert
 from softcam.predict import Checks, Predictor
 from softcam.predict.backends import TorchBackend
+from softcam.predict.runners import Runner
 
 Picture = npt.NDArray[np.uint8]
 
@@ -162,7 +163,8 @@ class Skewed(TorchBackend):
 @pytest.mark.parametrize("level", ["off", "warn", "refuse"])
 def test_a_wrong_sum_is_off_warns_or_ends_the_run(bundle: Path, level: Any) -> None:
     predictor = Predictor(bundle, backend="torch", checks=Checks(sum=level))
-    predictor._backend = Skewed(predictor.model, predictor.device)
+    skewed = Skewed(predictor.model, predictor.device)
+    predictor._runners = [Runner(skewed, skewed)]
     if level == "refuse":
         with pytest.raises(IdentityError, match="average to the logits"):
             list(predictor([usual(1000)]))
