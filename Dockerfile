@@ -5,7 +5,7 @@ FROM python:3.11-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN ["python", "-m", "venv", "/opt/softcam"]
 ENV PATH=/opt/softcam/bin:$PATH
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch>=2.6" "torchvision>=0.21"
+RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch>=2.11" "torchvision>=0.26"
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
