@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,9 @@ class Service:
         for model in self.models.values():
             model.batcher.start()
         await self._pool.start()
+        # What has been loaded stays for good: looking through it for garbage again and again would hold up everybody.
+        gc.collect()
+        gc.freeze()
         self.ready = True
 
     async def close(self) -> None:
