@@ -97,6 +97,16 @@ class BundleConfig:
             return self
         return replace(self, calibration=None, thresholds=dict(self.calibration.thresholds))
 
+    @property
+    def threshold(self) -> float | tuple[float, ...] | None:
+        """From which probability the second class of two is reported, or each of several labels.
+
+        None for the highest probability; a label without a threshold of its own has 0.5.
+        """
+        if self.task == "multilabel":
+            return tuple(self.thresholds.get(name, 0.5) for name in self.classes)
+        return self.thresholds.get(self.classes[-1]) if len(self.classes) == 2 else None
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BundleConfig:
         """Return the configuration that the values describe, or say which key is unknown, missing or wrong."""

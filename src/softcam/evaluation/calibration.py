@@ -15,7 +15,7 @@ from softcam.bundle import BundleConfig, Calibration, measure_inputs, read_confi
 from softcam.data.manifest import Manifest
 from softcam.errors import RunError
 from softcam.evaluation.images import Failure
-from softcam.evaluation.labels import Floats, Indices, Threshold, decide_labels
+from softcam.evaluation.labels import Floats, Indices, decide_labels
 from softcam.evaluation.models import check_match
 from softcam.evaluation.predictions import Progress
 from softcam.evaluation.result import plain
@@ -249,12 +249,6 @@ def _move(threshold: float, index: int, logits: Floats, calibration: Calibration
     return middle if middle > low else high
 
 
-def _read_threshold(config: BundleConfig) -> Threshold:
-    if config.task == "multilabel":
-        return tuple(config.thresholds.get(name, 0.5) for name in config.classes)
-    return config.thresholds.get(config.classes[-1]) if len(config.classes) == 2 else None
-
-
 def _measure(config: BundleConfig, answers: _Answers, settings: CalibrationSettings, *, split: str) -> dict[str, Any]:
     """Return how well raw and calibrated probabilities fit a split, and how good sets and confidence are there."""
     calibration = config.calibration
@@ -266,7 +260,7 @@ def _measure(config: BundleConfig, answers: _Answers, settings: CalibrationSetti
     for name, described in (("raw", config.uncalibrated()), ("calibrated", config)):
         temperature = calibration.temperature if name == "calibrated" else 1.0
         values = scale_probabilities(answers.logits, temperature=temperature, multi_label=multi_label)
-        threshold = _read_threshold(described)
+        threshold = described.threshold
         report = classification_report(values, answers.targets, threshold=threshold, **random)
         found["nll"][name] = negative_log_likelihood(answers.logits, answers.targets, temperature=temperature)
         found["ece"][name], found["brier"][name] = report["ece"]._asdict(), report["brier"]._asdict()

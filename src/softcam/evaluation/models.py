@@ -72,10 +72,7 @@ class Contestants:
 
     @property
     def thresholds(self) -> dict[str, Threshold]:
-        """From which probability the second class of two is reported, or each of several labels, by model.
-
-        None for the highest probability; a label without a threshold of its own has 0.5.
-        """
+        """From which probability classes are reported, as `BundleConfig.threshold` has it, by model."""
         return {name: self.threshold(name) for name in self.configs if name not in self.others}
 
     def threshold(self, name: str, *, raw: bool = False) -> Threshold:
@@ -85,10 +82,8 @@ class Contestants:
             name: Which model.
             raw: Whether the probabilities are those of the raw logits, where the model is calibrated.
         """
-        config = self.configs[name].uncalibrated() if raw else self.configs[name]
-        if self.multi_label:
-            return tuple(config.thresholds.get(name, 0.5) for name in self.classes)
-        return config.thresholds.get(self.classes[-1]) if len(self.classes) == 2 else None
+        config = self.configs[name]
+        return (config.uncalibrated() if raw else config).threshold
 
     @property
     def uncertainty(self) -> Uncertainty:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from softcam.bundle import BundleConfig, load, load_black_box, read_config
+from softcam.bundle import load, load_black_box, read_config
 from softcam.data import ImageDataset, Manifest
 from softcam.imaging import Preprocessing
 from softcam.metrics import Interval, classification_report
@@ -61,7 +61,7 @@ def predict_held_out(run: TrainingRun, manifest: Manifest, number: int, *, batch
     scores, _ = score_images(model, dataset, batch_size=batch_size, multi_label=manifest.task == "multilabel")
     probabilities = scores.double().numpy()
     # One resample: only the values are wanted here.
-    report = classification_report(probabilities, manifest.targets, threshold=_threshold(config), resamples=1)
+    report = classification_report(probabilities, manifest.targets, threshold=config.threshold, resamples=1)
     return HeldOut(number, manifest, probabilities, {name: found.value for name, found in report.items()})
 
 
@@ -84,9 +84,3 @@ def name_units(manifest: Manifest) -> NDArray[np.object_]:
     images = ("image " + manifest.table["image"].astype(str)).to_numpy(dtype=object)
     patients = manifest.patients
     return images if patients is None else np.where(patients == "", images, "patient " + patients)
-
-
-def _threshold(config: BundleConfig) -> float | list[float] | None:
-    if config.task == "multilabel":
-        return [config.thresholds.get(name, 0.5) for name in config.classes]
-    return config.thresholds.get(config.classes[-1]) if len(config.classes) == 2 else None
