@@ -8,6 +8,7 @@ from softcam.bundle import BundleConfig
 from softcam.errors import RunError
 from softcam.evaluation.labels import Floats, Indices
 from softcam.metrics import ThresholdRule, choose_threshold, scale_probabilities
+from softcam.metrics.inputs import to_flags
 
 
 def choose_thresholds(
@@ -33,7 +34,7 @@ def choose_thresholds(
             f"{len(config.classes)} classes that exclude each other: the most probable one is reported."
         )
     probabilities = scale_probabilities(logits, temperature=1.0, multi_label=multi_label)
-    flags = targets if targets.ndim == 2 else (targets[:, None] == range(len(config.classes)))
+    flags = to_flags(targets, len(config.classes))
     thresholds, notes = dict(config.thresholds), []
     for index in range(len(config.classes)) if multi_label else (1,):
         name, own = config.classes[index], flags[:, index]

@@ -22,6 +22,21 @@ def to_numpy(values: Values) -> NDArray[Any]:
     return np.asarray(values)
 
 
+def to_flags(targets: NDArray[Any], classes: int) -> NDArray[np.bool_]:
+    """Return which image has which label, (N, K).
+
+    Args:
+        targets: (N,) class indices, or (N, K) of 0 and 1 where classes are independent.
+        classes: K.
+
+    Example:
+        >>> to_flags(np.array([1, 0]), 2).tolist()
+        [[False, True], [True, False]]
+    """
+    flags: NDArray[np.bool_] = targets > 0 if targets.ndim == 2 else targets[:, None] == np.arange(classes)
+    return flags
+
+
 def check_vector(values: Values, name: str, *, size: int | None = None, finite: bool = True) -> Array:
     """Return one number per image as float64.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from softcam.metrics import weighted
-from softcam.metrics.inputs import Array, Values, check_groups
+from softcam.metrics.inputs import Array, Values, check_groups, to_flags
 from softcam.metrics.statistics import NonInferiority, bootstrap_statistics
 
 
@@ -53,7 +53,7 @@ def macro_noninferiority(
             "Expected (N,) or (N, K) targets and twice (N, K) probabilities, but got "
             f"{truth.shape}, {new.shape}, {old.shape}."
         )
-    positive = truth > 0 if truth.ndim == 2 else truth[:, None] == np.arange(new.shape[1])
+    positive = to_flags(truth, new.shape[1])
 
     def difference(weights: Array) -> Array:
         columns = [

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from softcam.evaluation.labels import Floats, Indices
 from softcam.metrics import NonInferiority, auroc, macro_noninferiority, noninferiority
+from softcam.metrics.inputs import to_flags
 
 
 def measure_auroc(probabilities: Floats, targets: Indices) -> float:
@@ -22,7 +23,7 @@ def measure_auroc(probabilities: Floats, targets: Indices) -> float:
         >>> measure_auroc(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]))
         1.0
     """
-    flags = _flag(targets, probabilities.shape[1])
+    flags = to_flags(targets, probabilities.shape[1])
     chosen = _telling(flags)
     if is_binary(probabilities, targets):
         chosen = chosen[1:]
@@ -44,7 +45,7 @@ def compare_auroc(
     """
     if is_binary(new, targets):
         return noninferiority(targets, new[:, 1], old[:, 1], margin=margin, groups=patients)
-    flags = _flag(targets, new.shape[1])
+    flags = to_flags(targets, new.shape[1])
     chosen = _telling(flags)
     if not len(chosen):
         return NonInferiority(np.nan, np.nan, margin, passed=False, n=len(targets))
@@ -55,10 +56,6 @@ def compare_auroc(
 def is_binary(probabilities: Floats, targets: Indices) -> bool:
     """Return whether there are two classes that exclude each other."""
     return targets.ndim == 1 and probabilities.shape[1] == 2
-
-
-def _flag(targets: Indices, classes: int) -> NDArray[np.bool_]:
-    return targets > 0 if targets.ndim == 2 else targets[:, None] == np.arange(classes)
 
 
 def _telling(flags: NDArray[np.bool_]) -> NDArray[np.intp]:
