@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from softcam.nn.ensemble import as_parts, for_head
+from softcam.nn.ensemble import for_head
+from softcam.nn.features import as_parts
 from softcam.nn.model import SoftCAM, pool_features
 
 

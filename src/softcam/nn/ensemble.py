@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from softcam.nn.evidence import Evidence, cell_overlap
+from softcam.nn.features import as_parts
 from softcam.nn.heads.base import EvidenceHead
 from softcam.nn.heads.several import SeveralEvidence
 from softcam.nn.model import SoftCAM
@@ -141,11 +142,6 @@ class MeanEvidence(nn.Module):
         return pairs
 
 
-def as_parts(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return features as a tuple, also where there is one."""
-    return features if isinstance(features, tuple) else (features,)
-
-
 def for_head(head: nn.Module, parts: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """Return features as a class evidence layer takes them: one, or a tuple."""
     return parts[0] if isinstance(head, EvidenceHead) else tuple(parts)
@@ -197,15 +193,13 @@ def resample(maps: Tensor, grid: Sequence[int]) -> Tensor:
 def _check_members(models: Sequence[SoftCAM]) -> None:
     if len(models) < 2 or not all(isinstance(model, SoftCAM) for model in models):
         raise ValueError(f"Expected at least two SoftCAM models, but got {len(models)}. Convert black boxes first.")
-    if any(type(model.head) not in _SINGLE and not isinstance(model.head, EvidenceHead) for model in models):
+    if not all(isinstance(model.head, EvidenceHead | SeveralEvidence) for model in models):
         raise ValueError("Expected models as they were converted, but got an ensemble or an augmented one among them.")
     for name, read in _ALIKE.items():
         found = [read(model) for model in models]
         if any(value != found[0] for value in found):
             raise ValueError(f"Expected models of the same {name}, but got {found}.")
 
-
-_SINGLE = (SeveralEvidence,)
 
 _ALIKE: dict[str, Any] = {
     "number of classes": lambda model: model.num_classes,

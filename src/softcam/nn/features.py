@@ -348,3 +348,8 @@ def count_prefix(network: nn.Module, tokens: int, size: Sequence[int]) -> int:
             continue
         return prefix
     return 0
+
+
+def as_parts(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return what an extractor gives as a tuple, also where it is one feature map."""
+    return features if isinstance(features, tuple) else (features,)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from softcam.nn.evidence import Evidence
-from softcam.nn.features import Features, SeveralFeatures, StageFeatures
+from softcam.nn.features import Features, SeveralFeatures, StageFeatures, as_parts
 from softcam.nn.heads import EvidenceHead, SeveralEvidence
 from softcam.nn.report import ConversionReport
 
@@ -120,8 +120,7 @@ def pool_features(features: Tensor | tuple[Tensor, ...]) -> Tensor:
         >>> pool_features((torch.ones(1, 2, 3, 3), torch.zeros(1, 1, 6, 6))).tolist()
         [[1.0, 1.0, 0.0]]
     """
-    parts = features if isinstance(features, tuple) else (features,)
-    return torch.cat([part.flatten(2).float().mean(-1) for part in parts], dim=1)
+    return torch.cat([part.flatten(2).float().mean(-1) for part in as_parts(features)], dim=1)
 
 
 class EvidenceModule(nn.Module):

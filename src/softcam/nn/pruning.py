@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from softcam.errors import UnsupportedModelError
-from softcam.nn.features import Features, SeveralFeatures, StageFeatures
+from softcam.nn.features import Features, SeveralFeatures, StageFeatures, as_parts
 
 Extractor = Features | SeveralFeatures | StageFeatures
 
@@ -50,7 +50,7 @@ def _trace(features: Extractor, example: Tensor) -> tuple[list[Tensor], set[Tens
     """Return the feature maps of an example and the parameters that they depend on."""
     # The graph alone tells; what a backward pass would need, several times the network's size, is thrown away.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, _never):
-        parts = _as_parts(features(example.detach()))
+        parts = as_parts(features(example.detach()))
     used: set[Tensor] = set()
     waiting = [part.grad_fn for part in parts]
     seen = set(waiting)
@@ -78,7 +78,7 @@ def _measure_extent(features: Extractor, example: Tensor) -> tuple[int, ...]:
         for parameter, _ in flags:
             parameter.requires_grad = False
         with torch.enable_grad():
-            parts = _placed(features, _as_parts(features(images)))
+            parts = _placed(features, as_parts(features(images)))
             # A cell of the map is a sum over all that lie there, in coarser ones too.
             cells = [_random_sum(part.flatten(2)[..., _centre(tuple(part.shape[2:]))]) for part in parts]
             gradient = _backward(torch.stack(cells).sum(), images)
@@ -91,10 +91,6 @@ def _measure_extent(features: Extractor, example: Tensor) -> tuple[int, ...]:
 def _read_grid(parts: Sequence[Tensor]) -> tuple[int, ...]:
     """Return the grid of the finest map."""
     return tuple(max(parts, key=lambda part: part[0, 0].numel()).shape[2:])
-
-
-def _as_parts(features: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (features,) if isinstance(features, Tensor) else features
 
 
 def _placed(features: Extractor, parts: Sequence[Tensor]) -> list[Tensor]:
@@ -167,7 +163,7 @@ def _put(network: nn.Module, modules: Mapping[str, nn.Module]) -> None:
 def _same_features(features: Extractor, example: Tensor, expected: list[Tensor]) -> bool:
     try:
         with torch.no_grad():
-            found = _as_parts(features(example))
+            found = as_parts(features(example))
     except (RuntimeError, AttributeError, TypeError, ValueError, UnsupportedModelError):
         return False
     return len(found) == len(expected) and all(
