@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from softcam.backbones import create_black_box
+from softcam.data import Manifest
 from softcam.errors import RecipeError
+from softcam.imaging import decode_image
 from softcam.nn.stages import comes_before, find_stages, list_strides
 from softcam.training import Recipe
+from softcam.training.preparation import choose_preprocessing
 
 POOLING = "pooling"
 """The place of the paper: where the black box pools its last feature map."""
@@ -87,6 +90,17 @@ def place_recipe(recipe: Recipe, place: Place, images: Tensor) -> Recipe:
         return placed
     stages = tuple(replace(stage, trunk=first if stage.trunk else None) for stage in recipe.stages)
     return replace(placed, stages=stages)
+
+
+def read_example(recipe: Recipe, manifest: Manifest) -> Tensor:
+    """Return the first validation image as the recipe's backbone takes it, (1, C, H, W).
+
+    Args:
+        recipe: Its backbone and size.
+        manifest: Table of images.
+    """
+    image, _ = choose_preprocessing(recipe)(decode_image(manifest.subset("val").paths[0]))
+    return image[None]
 
 
 def _create(recipe: Recipe) -> torch.nn.Module:

@@ -6,21 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from softcam.data import Manifest
 from softcam.errors import RecipeError
 from softcam.evaluation.labels import Floats
 from softcam.evaluation.locality import Question, ask, measure_locality
 from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import Predictions, predict_images
-from softcam.imaging import decode_image
 from softcam.sweep.accuracy import compare_auroc, measure_auroc
 from softcam.sweep.maps import Sample, average, draw_sample
-from softcam.sweep.places import Place, list_places, name_place, place_recipe
+from softcam.sweep.places import Place, list_places, name_place, place_recipe, read_example
 from softcam.sweep.result import PlaceRow, SweepResult
 from softcam.training import Recipe, TrainingRun, train
-from softcam.training.preparation import choose_preprocessing, load_manifest
+from softcam.training.preparation import load_manifest
 from softcam.versions import installed_versions
 
 Report = Callable[[str], None]
@@ -93,7 +90,7 @@ def sweep(
         raise RecipeError("Expected the recipe of a SoftCAM model, but got that of a black box, which has no maps.")
     folder = Path(out)
     table = load_manifest(recipe, folder) if manifest is None else manifest
-    images = _example(recipe, table)
+    images = read_example(recipe, table)
     places = settings.places or list_places(recipe, images)
     recipes = {name_place(place): place_recipe(recipe, place, images) for place in places}
 
@@ -124,11 +121,6 @@ def sweep(
             "versions": installed_versions(("softcam", "torch", "torchvision", "timm")),
         },
     )
-
-
-def _example(recipe: Recipe, manifest: Manifest) -> Tensor:
-    image, _ = choose_preprocessing(recipe)(decode_image(manifest.subset("val").paths[0]))
-    return image[None]
 
 
 def _measure(

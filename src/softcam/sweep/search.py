@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from softcam.data import Manifest
 from softcam.errors import RecipeError, RunError
-from softcam.imaging import decode_image
 from softcam.runs import hold
 from softcam.sweep.accuracy import compare_auroc, measure_auroc
+from softcam.sweep.places import read_example
 from softcam.sweep.sampling import sample_points
 from softcam.sweep.selection import SearchResult, TrialRow, choose
 from softcam.sweep.settings import SearchSettings
@@ -22,7 +21,7 @@ from softcam.sweep.space import Point, Space
 from softcam.sweep.trial import Failure, Lens, Measurement, Trials
 from softcam.training import Recipe
 from softcam.training.pool import run_all
-from softcam.training.preparation import choose_preprocessing, load_manifest
+from softcam.training.preparation import load_manifest
 from softcam.training.run import prepare_trunk
 from softcam.versions import installed_versions
 
@@ -77,7 +76,7 @@ def search(  # noqa: PLR0913 - two that say what, two where, and the rest how mu
             table,
             digest=table.digest(),
             lens=lens,
-            images={name: _example(recipe, name, table) for name in space.backbones},
+            images={name: read_example(_with_backbone(recipe, name), table) for name in space.backbones},
             progress=progress and settings.jobs == 1,
         )
         for point in space.list_dense():
@@ -87,10 +86,8 @@ def search(  # noqa: PLR0913 - two that say what, two where, and the rest how mu
     return _conclude(found, trials, settings)
 
 
-def _example(recipe: Recipe, backbone: str, manifest: Manifest) -> Tensor:
-    other = replace(recipe, model=replace(recipe.model, backbone=backbone))
-    image, _ = choose_preprocessing(other)(decode_image(manifest.subset("val").paths[0]))
-    return image[None]
+def _with_backbone(recipe: Recipe, name: str) -> Recipe:
+    return replace(recipe, model=replace(recipe.model, backbone=name))
 
 
 def _explore(trials: Trials, space: Space, settings: SearchSettings, say: Report) -> list[Measurement | Failure]:
