@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from softcam.cli.console import progress, say, show_headline, show_json
+from softcam.cli.parsing import add_augment
 
 SUMMARY = "Measure accuracy and explanations on test images, against post-hoc methods, and write a report"
 EXAMPLES = """\
@@ -49,10 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--engine", type=str, default="torch",
         help="what runs the many forward passes on changed images: torch, or openvino, faster on a CPU",
     )  # fmt: skip
-    parser.add_argument(
-        "--augment", choices=("mirror", "flips", "turns", "all"), default=None,
-        help="average logits and maps of the SoftCAM models over flipped or turned views of each image",
-    )  # fmt: skip
+    add_augment(parser, " of the SoftCAM models over flipped or turned views of each image")
     parser.add_argument("--margin", type=float, default=0.02, help="non-inferiority margin of the AUROC")
     parser.add_argument("--seed", type=int, default=0, help="seed of subsamples and bootstrap")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")

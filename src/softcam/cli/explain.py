@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from softcam.cli.console import progress, say, show, show_json, telling
+from softcam.cli.parsing import add_augment, add_checks
 
 SUMMARY = "Predict images and write the evidence of each prediction"
 EXAMPLES = """\
@@ -48,19 +49,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="auto",
         help="what runs the model; auto takes the fastest for many images",
     )
-    parser.add_argument(
-        "--checks",
-        choices=("off", "warn", "refuse"),
-        default="warn",
-        help="what becomes of an image that is unlike those of the training, where the model says what they were like",
-    )
+    add_checks(parser)
     _add_products(parser)
-    parser.add_argument(
-        "--augment",
-        choices=("mirror", "flips", "turns", "all"),
-        default=None,
-        help="average logits and maps over flipped or turned views of each image; as many passes as views",
-    )
+    add_augment(parser, " over flipped or turned views of each image; as many passes as views")
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this process, or a Ray cluster")
     parser.add_argument("--workers", type=int, default=None, help="with Ray: most workers; default: one per GPU or CPU")
     parser.add_argument("--address", type=str, default=None, help="with Ray: a running cluster, such as auto")

@@ -20,6 +20,31 @@ class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         return f"{text} (default: %(default)s)" if worth and not said else text
 
 
+def add_checks(parser: ArgumentParser) -> None:
+    """Declare what becomes of images that a model was not trained for."""
+    parser.add_argument(
+        "--checks",
+        choices=("off", "warn", "refuse"),
+        default="warn",
+        help="what becomes of an image that is unlike those of the training, where the model says what they were like",
+    )
+
+
+def add_augment(parser: ArgumentParser, what: str) -> None:
+    """Declare the views of each image; named here, since `softcam.nn.AUGMENTATIONS` is slow to import.
+
+    Args:
+        parser: The command's.
+        what: Rest of the help.
+    """
+    parser.add_argument(
+        "--augment",
+        choices=("mirror", "flips", "turns", "all"),
+        default=None,
+        help=f"average logits and maps{what}",
+    )
+
+
 def create_command(summary: str, examples: str) -> ArgumentParser:
     """Return an empty parser whose help ends with examples.
 

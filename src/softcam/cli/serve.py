@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from softcam.cli.console import say, telling
+from softcam.cli.parsing import add_checks
 
 SUMMARY = "Serve models over HTTP, with the viewer"
 EXAMPLES = """\
@@ -44,12 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=["onnxruntime", "torch", "openvino", "auto"], default="onnxruntime", help="what runs them"
     )
-    parser.add_argument(
-        "--checks",
-        choices=("off", "warn", "refuse"),
-        default="warn",
-        help="what becomes of an image that is unlike those of the training, where the model says what they were like",
-    )
+    add_checks(parser)
     parser.add_argument("--store", type=Path, default=None, help="folder to keep predictions in; default: keep nothing")
     parser.add_argument("--record", type=Path, default=None, metavar="KEY", help="signs what is kept; key.pem")
     parser.add_argument("--quiet", action="store_true", help="log warnings and errors alone")
