@@ -84,6 +84,9 @@ class BundleConfig:
                 raise BundleError(_expected(name, constraint, getattr(self, name)))
         if unknown := sorted(set(self.thresholds) - set(self.classes)):
             raise BundleError(_expected("thresholds", "keyed by class names", unknown))
+        # Several reported classes are one cell of a table, and are found in it again.
+        if self.task == "multilabel" and (joined := [name for name in self.classes if ";" in name]):
+            raise BundleError(_expected("classes", "names without `;`, which parts several labels", joined))
         self._check_records()
 
     def to_json(self) -> str:

@@ -56,6 +56,7 @@ def describe(
         data_digest=provenance.pop("data_digest", None),
         versions=list_versions(),
         conversion=_conversion(model),
+        calibration=provenance.pop("calibration", None),
         inputs=provenance.pop("inputs", None),
         threshold_rule=provenance.pop("threshold_rule", None),
         provenance=provenance,

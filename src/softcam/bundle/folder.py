@@ -50,9 +50,9 @@ def save(
             `ordinal` for classes that are grades in their order.
         preprocessing: `Preprocessing.to_dict()`; default: that of the architecture's published weights, if known.
         thresholds: Probability from which a class is reported, by class name.
-        provenance: JSON values. `penalty`, `data_digest`, `inputs` (`InputStatistics`) and `threshold_rule` get their
-            own place in `config.json`; `metrics`, name to a number or to `{"value", "low", "high", "n"}`, are shown in
-            the model card; the rest is kept as it is.
+        provenance: JSON values. `penalty`, `data_digest`, `calibration` (`Calibration`), `inputs` (`InputStatistics`)
+            and `threshold_rule` get their own place in `config.json`; `metrics`, name to a number or to
+            `{"value", "low", "high", "n"}`, are shown in the model card; the rest is kept as it is.
 
     Returns:
         The folder.

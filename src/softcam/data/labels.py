@@ -75,13 +75,15 @@ def check_labels(table: ImageTable, classes: Sequence[str] | None) -> Iterator[s
 
 
 def check_flags(table: ImageTable, classes: Sequence[str]) -> Iterator[str]:
-    """Yield one sentence for each cell of a label column that is neither 0 nor 1.
+    """Yield one sentence for each label whose name cannot be, and for each of its cells that is neither 0 nor 1.
 
     Args:
         table: Has text cells; a missing column is passed over.
         classes: Names of the label columns.
     """
     for name in classes:
+        if ";" in name:
+            yield f"Expected the names of labels to be without `;`, which parts several of them, but got {name!r}."
         for position, text in enumerate(table.table.get(name, ())):
             if read_whole(text) not in (0, 1):
                 yield f"{table.place(position)}: expected `{name}` to be 0 or 1, but got {_quote(text)}."

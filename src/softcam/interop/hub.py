@@ -85,6 +85,7 @@ class HubSoftCAM(
         self.training = model.training
         self.classes = None if classes is None else tuple(classes)
         self.preprocessing, self.thresholds, self.provenance = preprocessing, thresholds, provenance
+        self._origin: BundleConfig | None = None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -191,8 +192,7 @@ class HubSoftCAM(
         Raises:
             BundleError: If what is said of the model does not fit it.
         """
-        record = {name: getattr(self, name) for name in ("preprocessing", "thresholds", "provenance")}
-        config = describe(self, self.classes, task=None, fingerprint=fingerprint(self), record=record)
+        config = describe(self, self.classes, task=None, fingerprint=fingerprint(self), record=self._record())
         own = self._hub_mixin_info.model_card_data.to_dict()  # type: ignore[no-untyped-call]
         license_ = {"license": config.provenance["license"]} if "license" in config.provenance else {}
         tags = sorted({*own["tags"], *data.pop("tags", ())})
@@ -201,27 +201,32 @@ class HubSoftCAM(
         return ModelCard(f"---\n{head.to_yaml()}\n---\n\n{write_card(config)}{usage}")
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save(
-            self,
-            save_directory,
-            classes=self.classes,
-            preprocessing=self.preprocessing,
-            thresholds=self.thresholds,
-            provenance=self.provenance,
-        )
+        save(self, save_directory, classes=self.classes, **self._record())
+
+    def _record(self) -> dict[str, Mapping[str, Any] | None]:
+        """Return what is known beside the weights; of other weights than those read, what was measured says nothing."""
+        known, thresholds, measured = self._origin, self.thresholds, {}
+        if known is not None and fingerprint(self) == known.fingerprint:
+            measured = {"calibration": known.calibration, "inputs": known.inputs}
+        elif known is not None and thresholds == known.thresholds:
+            thresholds = known.uncalibrated().thresholds
+        provenance = {**(self.provenance or {}), **measured}
+        return {"preprocessing": self.preprocessing, "thresholds": thresholds, "provenance": provenance}
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, model: nn.Module | None = None, **options: Any) -> Self:
         folder = find_bundle(model_id) if Path(model_id).is_dir() else download_bundle(model_id, **options)
         config = read_config(folder)
         stored = {name: getattr(config, name) for name in ("penalty", "data_digest", "threshold_rule")}
-        return cls(
+        found = cls(
             load(folder, model=model),
             classes=config.classes,
             preprocessing=config.preprocessing,
             thresholds=config.thresholds,
             provenance={**config.provenance, **{name: value for name, value in stored.items() if value is not None}},
         )
+        found._origin = config
+        return found
 
 
 def download_bundle(

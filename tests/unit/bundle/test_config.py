@@ -52,6 +52,10 @@ def test_reads_what_was_written(tmp_path: Path, values: dict[str, Any]) -> None:
         ({"classes": ["a", "b\n"]}, "`classes` to be unique"),
         ({"classes": ["a", " "]}, "`classes` to be unique"),
         ({"task": "regression"}, "`task` to be one of"),
+        (
+            {"task": "multilabel", "classes": ["defect", "a; b"]},
+            r"without `;`, which parts several labels, but got \['a; b'\]",
+        ),
         ({"fingerprint": "0" * 63}, "`fingerprint` to be a SHA-256"),
         ({"fingerprint": "G" * 64}, "`fingerprint` to be a SHA-256"),
         ({"architecture": {"name": "timm:x"}}, "`architecture` to be an object with exactly"),

@@ -70,3 +70,8 @@ def test_flags_are_0_or_1() -> None:
         "row 2: expected `y` to be 0 or 1, but got an empty cell.",
         "row 4: expected `y` to be 0 or 1, but got 'yes'.",
     ]
+
+
+def test_a_label_that_would_be_two_is_refused() -> None:
+    (said,) = check_flags(_table(**{"a; b": ["0", "1"]}), ("a; b",))
+    assert "without `;`, which parts several of them, but got 'a; b'" in said

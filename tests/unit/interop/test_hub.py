@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin, errors
 from torch import nn
 
-from softcam.bundle import load, read_config, save
+from softcam.bundle import Calibration, load, read_config, save, update
 from softcam.errors import BundleError
 from softcam.interop import HubSoftCAM, download_bundle
 from softcam.nn import Augmented, Ensemble, SoftCAM, convert
@@ -97,6 +98,27 @@ def test_saved_again_it_is_the_same_bundle(bundle: Path, tmp_path: Path) -> None
     assert names(tmp_path / "again") == FILES
     assert read_config(tmp_path / "again") == read_config(bundle)
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (bundle / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def calibrated(bundle: Path) -> Path:
+    calibration = Calibration(temperature=1.5, n=100, split="val", data_digest="a" * 64, thresholds={"defect": 0.25})
+    return update(bundle, replace(read_config(bundle), thresholds={"defect": 0.3}, calibration=calibration))
+
+
+def test_a_calibration_comes_along(calibrated: Path, tmp_path: Path) -> None:
+    HubSoftCAM.from_pretrained(calibrated).save_pretrained(tmp_path / "again")
+    assert read_config(tmp_path / "again") == read_config(calibrated)
+
+
+def test_other_weights_are_not_called_calibrated(calibrated: Path, tmp_path: Path) -> None:
+    loaded = HubSoftCAM.from_pretrained(calibrated)
+    with torch.no_grad():
+        next(loaded.parameters()).mul_(2)
+    loaded.save_pretrained(tmp_path / "trained")
+    config = read_config(tmp_path / "trained")
+    assert config.calibration is None
+    assert config.thresholds == {"defect": 0.25}
 
 
 def test_the_model_of_a_training_run_is_found(bundle: Path, tmp_path: Path) -> None:
