@@ -201,7 +201,15 @@ class HubSoftCAM(
         return ModelCard(f"---\n{head.to_yaml()}\n---\n\n{write_card(config)}{usage}")
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save(self, save_directory, classes=self.classes, **self._record())
+        record = self._record()
+        save(
+            self,
+            save_directory,
+            classes=self.classes,
+            preprocessing=record["preprocessing"],
+            thresholds=record["thresholds"],
+            provenance=record["provenance"],
+        )
 
     def _record(self) -> dict[str, Mapping[str, Any] | None]:
         """Return what is known beside the weights; of other weights than those read, what was measured says nothing."""
