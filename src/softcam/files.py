@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @contextmanager
@@ -124,8 +129,8 @@ def flush_disks() -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it takes the name of `path`, on failure it is removed.
 
-    A folder that was there before is replaced. It is on disk at every moment: as `path`, or as `.<name>.<token>.old`
-    while the two change places.
+    What a process left there that was killed goes as well. A folder that was there before is replaced. It is on disk at
+    every moment: as `path`, or as `.<name>.<token>.old` while the two change places.
 
     Args:
         path: The final name. Its parents are created if needed.
@@ -133,23 +138,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Yields:
         An empty folder beside `path`, to be filled by the caller.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    new, old = (path.with_name(f".{path.name}.{token}.{end}") for end in ("partial", "old"))
-    new.mkdir()
-    try:
+    with _temporary_folder(path) as new:
         yield new
-        _exchange(new, path, old)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        _exchange(new, path, new.with_suffix(".old"))
 
 
 @contextmanager
 def atomic_files(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` for files that belong together; on success they move beside `path`.
 
-    The one named as `path` moves last, so that who sees it finds the others. On failure nothing is left behind;
-    subfolders are never kept.
+    The one named as `path` moves last, so that who sees it finds the others. On failure nothing is left behind, and
+    what a process left there that was killed goes as well; subfolders are never kept.
 
     Args:
         path: The final name of the file that refers to the others. Its folder is created if needed.
@@ -157,10 +156,7 @@ def atomic_files(path: Path) -> Iterator[Path]:
     Yields:
         A folder in which the caller writes files under their final names.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    folder.mkdir()
-    try:
+    with _temporary_folder(path) as folder:
         yield folder
         files = sorted((file for file in folder.iterdir() if file.is_file()), key=lambda file: file.name == path.name)
         for file in files:
@@ -168,8 +164,6 @@ def atomic_files(path: Path) -> Iterator[Path]:
         for file in files:
             file.replace(path.with_name(file.name))
         flush_folder(path.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def digest_file(path: Path) -> str:
@@ -180,6 +174,55 @@ def digest_file(path: Path) -> str:
 
 def _name_temporary(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` and keep it from others; remove what killed processes left of theirs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.partial"):
+        with _kept(left) as mine:
+            if mine:
+                shutil.rmtree(left, ignore_errors=True)
+    while True:
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        folder.mkdir()
+        with _kept(folder) as mine:
+            # In between, another process may have taken it for one that was left.
+            if mine is False or not folder.exists():
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[bool | None]:
+    """Lock a folder while the body runs; False if another process has it or had it, None where there are no locks."""
+    if sys.platform == "win32":
+        yield None
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _exchange(new: Path, path: Path, old: Path) -> None:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from softcam.files import (
+    atomic_files,
     atomic_folder,
     atomic_path,
     digest_file,
@@ -200,3 +203,27 @@ def test_a_file_that_cannot_be_staged_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         stage(tmp_path / "new" / "a.txt", "text")  # type: ignore[arg-type]
     assert list((tmp_path / "new").iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from softcam.files import atomic_files
+with atomic_files(Path(sys.argv[1])) as folder:
+    (folder / "a.onnx").write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".partial")
+    with atomic_files(path) as theirs:
+        assert not left.exists()
+        with atomic_folder(path) as mine:
+            assert theirs.is_dir()
+            (mine / "model").touch()
+    assert (path / "model").exists()
+    assert [child.name for child in tmp_path.iterdir()] == ["a.onnx"]
