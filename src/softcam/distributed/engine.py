@@ -109,7 +109,7 @@ def _describe(run: _Run) -> tuple[Layout, dict[str, Any]]:
     layout = Layout(
         predictor.classes, (height, width), run.settings.evidence, predictor.fingerprint,
         temperature=predictor.uncertainty.temperature, sets=predictor.uncertainty.has_sets,
-        warnings=predictor.checker.is_active,
+        warnings=predictor.checker.is_active, members=predictor.members > 1,
     )  # fmt: skip
     arguments = {"engine": "ray", "evidence": run.settings.evidence, **predictor.checker.identity}
     return layout, {"model": predictor.identity, "arguments": arguments}

@@ -37,6 +37,7 @@ class Layout:
         temperature: What logits are divided by for probabilities; None for a model that was not calibrated.
         sets: Whether predictions have sets of classes.
         warnings: Whether they can have warnings.
+        members: Whether they come from an ensemble, whose members may disagree.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +47,7 @@ class Layout:
     temperature: float | None = None
     sets: bool = False
     warnings: bool = False
+    members: bool = False
 
     @property
     def cells(self) -> int:
@@ -73,9 +75,10 @@ class Layout:
             columns |= {"evidence": pa.list_(number, self.cells)}
         columns |= {"h": pa.int32(), "w": pa.int32(), "sum_error": pa.float64(), "geometry": pa.string()}
         columns |= {"spacing": pa.list_(pa.float64(), 2), "digest": pa.string()}
+        columns |= {"std": scores, "std_margin": pa.float32()} if self.members else {}
         columns |= {"prediction_set": pa.string()} if self.sets else {}
         columns |= {"warnings": pa.string()} if self.warnings else {}
-        always = {"id", "status", "reason", "digest", "probabilities", "logits", "evidence", "spacing"}
+        always = {"id", "status", "reason", "digest", "probabilities", "logits", "evidence", "spacing", "std"}
         about = {"classes": list(self.classes), "grid": list(self.grid), "fingerprint": self.fingerprint}
         fields = [pa.field(name, kind, nullable=name not in always) for name, kind in columns.items()]
         return pa.schema(fields, {"softcam": json.dumps(about)})
@@ -161,6 +164,10 @@ def _make_table(rows: Sequence[Prediction], layout: Layout) -> pa.Table:
         "spacing": _stack((row.spacing for row in rows), 2, np.float64),
         "digest": [row.digest for row in rows],
     }
+    if layout.members:
+        spread = [None if row.members is None else row.members.deviate_logits() for row in rows]
+        columns["std"] = _stack(spread, len(layout.classes), np.float32)
+        columns["std_margin"] = [_deviate_margin(row) for row in rows]
     if layout.sets:
         columns["prediction_set"] = [None if (found := row.prediction_set) is None else ";".join(found) for row in rows]
     if layout.warnings:
@@ -168,6 +175,10 @@ def _make_table(rows: Sequence[Prediction], layout: Layout) -> pa.Table:
     if layout.evidence != "none":
         columns["evidence"] = _stack(_known(rows, "maps"), layout.cells, np.dtype(layout.evidence).type)
     return pa.Table.from_pydict({name: columns[name] for name in layout.schema.names}, layout.schema)
+
+
+def _deviate_margin(row: Prediction) -> float | None:
+    return None if row.members is None else row.members.deviate_margin(*row.contrast)[0]
 
 
 def _known(rows: Sequence[Prediction], name: str) -> list[npt.NDArray[np.float32] | None]:

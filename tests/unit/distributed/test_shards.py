@@ -13,7 +13,7 @@ from softcam.distributed.finish import fail_duplicates
 from softcam.distributed.shards import Layout, list_done, mark_frame, name_shard, remove_leftovers, write_shard
 from softcam.errors import RunError
 from softcam.imaging import Geometry
-from softcam.predict import Prediction
+from softcam.predict import Members, Prediction
 
 LAYOUT = Layout(("a", "b"), (2, 3), "float32", "f1")
 GEOMETRY = Geometry(20, 30, 10, 10, 2.0, 2.0, 5.0, 0.0)
@@ -106,3 +106,17 @@ def test_warnings_have_a_column_where_images_are_checked(tmp_path: Path) -> None
     write_shard(name_shard(tmp_path, 0), rows, replace(LAYOUT, warnings=True))
     table = pq.read_table(tmp_path / "predictions.parquet")
     assert table["warnings"].to_pylist() == ["", "size: grey;features: far", None]
+
+
+def test_what_members_disagree_in_has_columns_where_there_are_some(tmp_path: Path) -> None:
+    assert "std" not in LAYOUT.schema.names
+    maps = np.zeros((2, 2, 2, 3), np.float32)
+    maps[1, 0] = 1
+    row = replace(make("x", "d"), members=Members(maps.mean((2, 3)), maps))
+    rows = [row, Prediction("y", "failed", ("a", "b"), "bad"), replace(row, id="z")]
+    write_shard(name_shard(tmp_path, 0), rows, replace(LAYOUT, members=True))
+    fail_duplicates(tmp_path, 1)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table["std"].to_pylist()[0] == pytest.approx([0.5**0.5, 0])
+    assert table["std_margin"].to_pylist() == [pytest.approx(0.5**0.5), None, None]
+    assert np.isnan(table["std"].to_pylist()[1:]).all()
