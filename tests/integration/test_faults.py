@@ -164,7 +164,9 @@ def test_a_folder_belongs_to_one_process_and_the_other_is_told_which(
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # A measurement of coverage would take the signal for itself.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment = {**kept, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "softcam", *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
