@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,13 +39,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def archives() -> ModuleType:
     """What starts DICOM archives on loopback."""
-    spec = importlib.util.spec_from_file_location("dicom_archives", Path(__file__).with_name("dicom_archives.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("dicom_archives")
 
 
 @pytest.fixture(scope="session")

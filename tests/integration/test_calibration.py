@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+
+from command_line import run
 
 CLASSES = ["blank", "square"]
 RECIPE = """\
@@ -22,13 +21,6 @@ optimizer: {{lr: 0.003}}
 stages:
   - {{epochs: 2}}
 """
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `softcam` as a user does, in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "softcam", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
 def draw(path: Path, *, bright: bool, seed: int) -> None:

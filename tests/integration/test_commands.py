@@ -1,4 +1,4 @@
-"""The real command line on real files: outputs, exit codes, streams."""
+"""The real command line on real files: outputs, exit codes, streams; some commands in processes of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import command_line
 import softcam
 
 RECIPE = """\
@@ -27,11 +28,11 @@ stages:
 """
 
 
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `softcam` as a user does, in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "softcam", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
 def draw(path: Path, *, bright: bool, seed: int) -> Path:
@@ -66,7 +67,7 @@ def runs(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = folder / "tiny.yaml"
     recipe.write_text(RECIPE.format(source=manifest))
     for name, flags in (("softcam", []), ("black_box", ["--black-box"])):
-        done = run("train", "--config", recipe, "--out", folder / name, *flags, "--json")
+        done = command_line.run("train", "--config", recipe, "--out", folder / name, *flags, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["metrics"]
     return folder
@@ -84,7 +85,7 @@ def test_train_writes_what_the_contract_names_and_repeats_at_once(runs: Path) ->
 def test_evaluate_writes_metrics_benchmark_and_report(runs: Path, manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "evaluation"
     flags = ["--black-box", runs / "black_box", "--explained", 4]
-    done = run("evaluate", runs / "softcam", "--data", manifest, "--out", out, *flags)
+    done = command_line.run("evaluate", runs / "softcam", "--data", manifest, "--out", out, *flags)
     assert done.returncode == 0, done.stderr
     assert "auroc" in done.stdout.lower()
     metrics = json.loads((out / "metrics.json").read_text())
@@ -97,7 +98,7 @@ def test_evaluate_writes_metrics_benchmark_and_report(runs: Path, manifest: Path
     assert len(list((out / "figures").iterdir())) > 0
     measured = {path: path.stat().st_mtime_ns for path in (out / "measured").iterdir()}
     more = ["--methods", "evidence", "edges"]
-    done = run("evaluate", runs / "softcam", "--data", manifest, "--out", out, *flags, *more)
+    done = command_line.run("evaluate", runs / "softcam", "--data", manifest, "--out", out, *flags, *more)
     assert done.returncode == 0, done.stderr
     assert set(pd.read_csv(out / "benchmark.csv")["method"]) == {"evidence", "edges"}
     assert {path: path.stat().st_mtime_ns for path in measured} == measured, "nothing is measured twice"
@@ -134,10 +135,10 @@ def test_explain_in_draft_and_where_nothing_can_be_written(runs: Path, tmp_path:
     (tmp_path / "inputs").mkdir()
     Image.fromarray(noise).resize((600, 600)).save(tmp_path / "inputs" / "a.jpg")
     command = ["explain", runs / "softcam" / "model", tmp_path / "inputs"]
-    done = run(*command, "--out", tmp_path / "out", "--draft", "--json")
+    done = command_line.run(*command, "--out", tmp_path / "out", "--draft", "--json")
     assert (done.returncode, json.loads(done.stdout)["done"]) == (0, 1), done.stderr
     assert json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]["draft"] is True
-    bad = run(*command, "--out", tmp_path / "inputs" / "a.jpg" / "out")
+    bad = command_line.run(*command, "--out", tmp_path / "inputs" / "a.jpg" / "out")
     assert bad.returncode == 2
     assert bad.stderr.lstrip().startswith("softcam: Expected ")
     assert "\n" not in bad.stderr.strip()
@@ -151,13 +152,13 @@ def test_explain_takes_archives_and_frames_of_dicom(runs: Path, tmp_path: Path) 
         for name in ("CT_small.dcm", "SC_rgb_rle_2frame.dcm", "rtstruct.dcm"):
             archive.write(files / name, f"study/{name}")
     command = ["explain", runs / "softcam" / "model", tmp_path / "study.zip", "--json"]
-    each = run(*command, "--out", tmp_path / "each")
+    each = command_line.run(*command, "--out", tmp_path / "each")
     assert (each.returncode, json.loads(each.stdout)["done"]) == (1, 3), each.stderr
     names = [f"study/{name}" for name in ("CT_small.dcm", "SC_rgb_rle_2frame.dcm#1", "SC_rgb_rle_2frame.dcm#2")]
     assert pd.read_csv(tmp_path / "each" / "predictions.csv")["image"].tolist() == [*names, "study/rtstruct.dcm"]
-    second = run(*command, "--out", tmp_path / "second", "--frames", 2)
+    second = command_line.run(*command, "--out", tmp_path / "second", "--frames", 2)
     assert json.loads(second.stdout)["done"] == 2, second.stderr
-    bad = run(*command, "--out", tmp_path / "bad", "--frames", "all")
+    bad = command_line.run(*command, "--out", tmp_path / "bad", "--frames", "all")
     assert (bad.returncode, "Expected --frames to be 'each' or a whole number" in bad.stderr) == (2, True)
 
 
@@ -182,8 +183,11 @@ def test_convert_writes_a_model_that_the_library_loads(tmp_path: Path) -> None:
         (["data", "prepare", "absent", "--out", "x"], "built-in"),
     ],
 )
-def test_bad_usage_is_one_clear_line_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = run(*arguments, cwd=tmp_path)
+def test_bad_usage_is_one_clear_line_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command_line.run(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -210,12 +214,12 @@ def test_data_check_names_rows(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_models_lists_the_survey_and_measures() -> None:
-    listed = run("models", "--filter", "*resnet*", "--json")
+    listed = command_line.run("models", "--filter", "*resnet*", "--json")
     assert listed.returncode == 0, listed.stderr
     rows = json.loads(listed.stdout)
     assert rows
     assert all("resnet" in row["model"] for row in rows)
-    measured = run("models", "--measure", "timm:resnet10t", "--json")
+    measured = command_line.run("models", "--measure", "timm:resnet10t", "--json")
     assert measured.returncode == 0, measured.stderr
     (row,) = json.loads(measured.stdout)
     assert (row["outcome"], row["head"], row["grid"]) == ("exact", "linear", [6, 6])
@@ -225,7 +229,7 @@ def test_models_lists_the_survey_and_measures() -> None:
 
 @pytest.mark.parametrize("command", ["demo", "convert", "train", "evaluate", "explain", "data", "models"])
 def test_help_has_examples(command: str) -> None:
-    done = run(command, "--help")
+    done = command_line.run(command, "--help")
     assert done.returncode == 0
     if command != "data":
         assert "examples:\n  softcam" in done.stdout

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -15,14 +12,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import command_line
 from softcam.data import read_manifest
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `softcam data prepare` in a process of its own."""
-    command = [sys.executable, "-m", "softcam", "data", "prepare", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+def run(*words: object) -> command_line.Said:
+    return command_line.run("data", "prepare", *words)
 
 
 def photograph(seed: int) -> bytes:

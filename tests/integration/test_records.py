@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import command_line
 import softcam
 
 pytest.importorskip("cryptography", reason="signing comes with the extra `records`")
 
 
-def run(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "softcam", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+def run(*words: object, code: int = 0) -> command_line.Said:
+    done = command_line.run(*words)
     assert done.returncode == code, done.stderr
     return done
 

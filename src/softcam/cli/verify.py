@@ -50,8 +50,8 @@ def run(options: Any) -> int:
             show(f"line {fault.line}: {fault.text}")
         for found in wrong[:_SHOWN]:
             show(_describe(found))
-        if (more := len(report.faults) + len(wrong) - 2 * _SHOWN) > 0:
-            say(f"there is more; --json shows all of it ({more} or more)")
+        if more := sum(max(0, len(found) - _SHOWN) for found in (report.faults, wrong)):
+            say(f"{more} more are not shown; --json shows all of them")
         show(_conclude(report, comparisons))
     if not report.signed:
         say("signatures were not checked: give the public key with --key")

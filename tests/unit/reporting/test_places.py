@@ -97,3 +97,35 @@ def test_members_of_zip_archives_are_opened_again(tmp_path: Path) -> None:
     (tmp_path / "z.zip").unlink()
     with pytest.raises(ImageError, match="archive cannot be read"):
         open_places(places)[0].decode()
+
+
+def test_a_table_that_breaks_off_says_after_which_row(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "t.csv").write_bytes(b'image,label\na.png,1\n\na.png\n"a.png,1\n')
+    found = [(entry.id, entry.refusal) for entry in entries(tmp_path / "t.csv")]
+    assert found[0] == ("a.png", "")
+    assert found[1][1] == "expected 2 cells as in the header, but the row has 1"
+    assert found[2] == ("t.csv", "table is damaged after row 4; what follows is lost")
+
+
+def test_a_parquet_file_that_is_none_or_lacks_the_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 and nothing more")
+    (entry,) = entries(tmp_path / "t.parquet")
+    assert entry.refusal == "table cannot be read"
+    pd.DataFrame({"path": ["a.png"]}).to_parquet(tmp_path / "u.parquet")
+    (entry,) = entries(tmp_path / "u.parquet")
+    assert entry.refusal == "expected a column named 'image', but the table has none"
+
+
+def test_a_shard_that_lost_its_bytes_is_an_error_of_the_image(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "s.tar", a__png=picture(1), b__png=picture(2))
+    places = [describe_place(entry) for entry in entries(path)]
+    path.write_bytes(path.read_bytes()[:600])
+    second = open_places(places)[1]
+    with pytest.raises(ImageError, match=r"archive|damaged|empty"):
+        second.decode()
+
+
+def test_a_shard_without_images_says_so(tmp_path: Path) -> None:
+    (entry,) = entries(write_tar(tmp_path / "s.tar", a__cls=b"1"))
+    assert entry.refusal == "archive without images"

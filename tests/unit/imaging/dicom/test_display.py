@@ -174,6 +174,40 @@ def test_segmented_palettes_are_expanded(make_dicom: Make) -> None:
         show(make_dicom(pixels, **elements))
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"RedPaletteColorLookupTableData": None}, "palette is missing"),
+        ({"RedPaletteColorLookupTableDescriptor": [2, 0, 32]}, "RedPaletteColorLookupTableDescriptor is damaged"),
+        ({"RedPaletteColorLookupTableDescriptor": [9, 0, 8]}, "look-up table is shorter than it says"),
+        (
+            {"RedPaletteColorLookupTableData": None, "SegmentedRedPaletteColorLookupTableData": b"\0\3\1\1\1\0"},
+            "damaged",
+        ),
+        ({"RedPaletteColorLookupTableData": None, "SegmentedRedPaletteColorLookupTableData": b"\0\1\7\0"}, "damaged"),
+    ],
+)
+def test_damaged_palettes_are_refused(make_dicom: Make, changes: dict[str, Any], reason: str) -> None:
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [2, 0, 8]
+        elements[f"{colour}PaletteColorLookupTableData"] = b"\1\2"
+    assert show(make_dicom(BYTES, **elements)).ndim == 3
+    elements = {name: value for name, value in {**elements, **changes}.items() if value is not None}
+    with pytest.raises(ImageError, match=reason):
+        show(make_dicom(BYTES, **elements))
+
+
+def test_segments_that_never_end_are_cut_off(make_dicom: Make) -> None:
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [0, 0, 16]
+        words = [0, 1, 7, *[1, 60_000, 9] * 2]
+        elements[f"Segmented{colour}PaletteColorLookupTableData"] = np.array(words, "<u2").tobytes()
+    with pytest.raises(ImageError, match="palette is damaged"):
+        show(make_dicom(BYTES, **elements))
+
+
 def test_colours_keep_their_bits(make_dicom: Make) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
     np.testing.assert_array_equal(show(make_dicom(colours)), colours)
