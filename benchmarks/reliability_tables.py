@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,16 @@ def render_rooms() -> str:
     if (result := _read("branch_coverage")) is None:
         return "`make coverage` measures it.\n"
     least = "" if result.get("complete", True) else ", at least"
-    lines = [f"| room | lines | branches | run{least} |", "|---|---|---|---|"]
-    lines += [
-        f"| {room} | {row['num_statements']} | {row['num_branches']} | {row['share']:.1%} |"
-        for room, row in result["rooms"].items()
-    ]
+    lines = [f"| room | lines | run{least} | branches | taken both ways{least} |", "|---|---|---|---|---|"]
+    lines += [f"| {room} | {' | '.join(_parts(row))} |" for room, row in result["rooms"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _parts(row: Result) -> Iterator[str]:
+    """Yield how many lines and branches there are, each with the share that tests run."""
+    for known, run in (("num_statements", "covered_lines"), ("num_branches", "covered_branches")):
+        yield f"{row[known]:,}"
+        yield f"{row[run] / row[known]:.1%}" if row[known] else ""
 
 
 def _read(name: str) -> Result | None:
@@ -150,10 +154,11 @@ def _share(part: Result) -> str:
 
 
 def _covered(result: Result) -> tuple[str, str]:
-    every = result["rooms"]["all"]
+    lines, lines_run, branches, branches_run = _parts(result["rooms"]["all"])
+    least = "" if result.get("complete", True) else "at least "
     return (
-        f"{every['num_statements']:,} lines and {every['num_branches']:,} branches of the package",
-        f"{'' if result.get('complete', True) else 'at least '}{every['share']:.1%} run by tests",
+        f"{lines} lines and {branches} branches of the package",
+        f"{least}{lines_run} of the lines run by tests, {least}{branches_run} of the branches both ways",
     )
 
 
