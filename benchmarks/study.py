@@ -29,9 +29,9 @@ from study_sanity import kept, measure_fills, measure_resolution, measure_shortc
 from study_tables import DECISIVE
 
 from softcam.evaluation.measures import list_metrics
-from softcam.evaluation.result import plain
 from softcam.files import write_atomic
 from softcam.metrics import bootstrap_interval, holm, paired_bootstrap
+from softcam.runs import plain
 
 RESAMPLES = 20_000
 """The smallest p-value is twice its inverse, and has to stay small when it is corrected for hundreds of comparisons."""

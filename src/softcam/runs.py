@@ -1,9 +1,10 @@
-"""The folder of a run's results: one process at a time, one run for good, and tables that are safe to open."""
+"""The folder of a run's results: one process at a time, one run for good, tables that are safe to open, plain JSON."""
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import platform
 import sys
@@ -11,9 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from softcam.errors import RunError
+from softcam.files import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 if sys.platform != "win32":
     import fcntl
@@ -181,3 +188,36 @@ def as_text(cell: str) -> str:
         ("'=1+1", 'a.png')
     """
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole, with the same line ends everywhere; its index is left out.
+
+    Args:
+        path: The file.
+        table: Texts in it that come from elsewhere have gone through `as_text`.
+    """
+    write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def plain(value: Any) -> Any:
+    """Return nested containers and numbers as JSON knows them, NaN and infinity as None.
+
+    Raises:
+        TypeError: If a value has no place in JSON.
+
+    Example:
+        >>> plain({"a": (np.float64(1.5), float("nan"))})
+        {'a': [1.5, None]}
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"Expected JSON values, but got {type(value).__name__}.")

@@ -6,10 +6,12 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from softcam.errors import RunError
-from softcam.runs import LOCK, RECORD, as_text, awaited, check_same_run, hold, lock, read_counts
+from softcam.runs import LOCK, RECORD, as_text, awaited, check_same_run, hold, lock, plain, read_counts, write_table
 
 
 def test_names_everything_that_differs(tmp_path: Path) -> None:
@@ -108,3 +110,15 @@ def test_errors_that_are_not_of_the_disk_pass_through_a_held_folder(tmp_path: Pa
         hold(tmp_path / "file"),
     ):
         pass
+
+
+def test_json_is_strict() -> None:
+    values = {"a": np.array([1.0, np.inf]), "b": np.int64(3), "c": (None, "x", np.True_), "d": np.nan}
+    assert plain(values) == {"a": [1.0, None], "b": 3, "c": [None, "x", True], "d": None}
+    with pytest.raises(TypeError, match="Expected JSON values, but got object"):
+        plain({"a": object()})
+
+
+def test_a_table_has_no_index_and_the_same_line_ends_everywhere(tmp_path: Path) -> None:
+    write_table(tmp_path / "deep" / "t.csv", pd.DataFrame({"image": ["a.png"], "n": [1]}, index=[7]))
+    assert (tmp_path / "deep" / "t.csv").read_bytes() == b"image,n\na.png,1\n"

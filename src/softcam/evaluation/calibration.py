@@ -18,7 +18,6 @@ from softcam.evaluation.images import Failure
 from softcam.evaluation.labels import Floats, Indices, decide_labels
 from softcam.evaluation.models import check_match
 from softcam.evaluation.predictions import Progress
-from softcam.evaluation.result import plain
 from softcam.evaluation.thresholds import choose_thresholds
 from softcam.evaluation.uncertainty import describe_selection, describe_sets
 from softcam.metrics import (
@@ -36,6 +35,7 @@ from softcam.metrics import (
 from softcam.metrics.calibration import HIGHEST, LOWEST
 from softcam.metrics.conformal import Score
 from softcam.predict import Predictor
+from softcam.runs import plain
 
 VERIFIED = "test"
 """Split on which a calibration is verified, where there is one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from softcam.files import write_atomic
+from softcam.runs import plain, write_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,30 +105,7 @@ def write_evaluation(result: EvaluationResult, out: str | Path) -> Path:
         "failures": failures,
     }
     for name, table in tables.items():
-        write_atomic(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+        write_table(folder / f"{name}.csv", table)
     for name, values in (("provenance", result.provenance), ("metrics", result.metrics)):
         write_atomic(folder / f"{name}.json", json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
     return folder
-
-
-def plain(value: Any) -> Any:
-    """Return nested containers and numbers as JSON knows them, NaN and infinity as None.
-
-    Raises:
-        TypeError: If a value has no place in JSON.
-
-    Example:
-        >>> plain({"a": (np.float64(1.5), float("nan"))})
-        {'a': [1.5, None]}
-    """
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    raise TypeError(f"Expected JSON values, but got {type(value).__name__}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from softcam.evaluation.result import plain
+from softcam.runs import plain
 
 
 @dataclass(frozen=True)

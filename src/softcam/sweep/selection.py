@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from softcam.evaluation.result import plain
 from softcam.metrics.glossary import measure
+from softcam.runs import plain
 from softcam.sweep.places import name_place
 from softcam.sweep.space import Point
 from softcam.sweep.trial import Failure

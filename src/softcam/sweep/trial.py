@@ -18,12 +18,12 @@ from softcam.evaluation.labels import Floats, Indices
 from softcam.evaluation.locality import Question, ask
 from softcam.evaluation.models import Contestants, load_contestants
 from softcam.evaluation.predictions import predict_images
-from softcam.evaluation.result import plain
 from softcam.evaluation.settings import EvaluationSettings
 from softcam.evaluation.subjects import to_probabilities
 from softcam.files import write_atomic
 from softcam.metrics import area_under_curve, deletion_curve, gini, near_zero_share
 from softcam.metrics.patches import resize_maps
+from softcam.runs import plain
 from softcam.sweep.maps import average, draw_sample
 from softcam.sweep.space import Point
 from softcam.training import Recipe, train

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from softcam.files import atomic_folder, write_atomic
 from softcam.reporting.figures import to_png, to_vector
+from softcam.runs import write_table
 from softcam.sweep.figure import places_figure
 from softcam.sweep.pareto import pareto_figure
 from softcam.sweep.result import SweepResult
@@ -62,7 +63,7 @@ def write_search(result: SearchResult, out: str | Path) -> Path:
 
 
 def _write_tables(folder: Path, table: pd.DataFrame, figure: Figure) -> None:
-    write_atomic(folder / f"{NAME}.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_table(folder / f"{NAME}.csv", table)
     write_atomic(folder / f"{NAME}.png", to_png(figure))
     write_atomic(folder / f"{NAME}.svg", to_vector(figure))
 

@@ -17,7 +17,7 @@ from softcam.data import Manifest, assign_splits
 from softcam.errors import ManifestError, RunError
 from softcam.files import write_atomic
 from softcam.metrics import Interval
-from softcam.runs import RECORD, check_same_run, hold
+from softcam.runs import RECORD, check_same_run, hold, plain, write_table
 from softcam.training.crew import find_crew
 from softcam.training.hardware import Hardware
 from softcam.training.held_out import HeldOut, measure_together, name_units, predict_held_out
@@ -63,7 +63,7 @@ class FoldsRun:
             for name, values in self.metrics.items()
         }
         together = {name: found._asdict() for name, found in self.together.items()}
-        return {"metrics": _to_json(metrics), "together": _to_json(together), "seconds": self.seconds}
+        return {"metrics": plain(metrics), "together": plain(together), "seconds": self.seconds}
 
     def _defined(self, metric: str) -> NDArray[np.float64]:
         values = np.asarray(self.metrics[metric], dtype=np.float64)
@@ -174,8 +174,8 @@ def _finish(folder: Path, held: list[HeldOut], identity: Mapping[str, Any], star
     metrics = {name: tuple(one.metrics[name] for one in held) for name in held[0].metrics}
     run = FoldsRun(folder, metrics, measure_together(held), round(time.perf_counter() - started, 1))
     rows = [{"fold": one.number, "images": len(one.manifest), **one.metrics} for one in held]
-    _write_table(pd.DataFrame(rows), folder / "folds.csv")
-    _write_table(pd.concat([one.table() for one in held]), folder / "predictions.csv")
+    write_table(folder / "folds.csv", pd.DataFrame(rows))
+    write_table(folder / "predictions.csv", pd.concat([one.table() for one in held]))
     record = {"complete": True, **identity, **run.to_dict()}
     write_atomic(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return run
@@ -190,18 +190,6 @@ def _read(folder: Path, identity: Mapping[str, Any]) -> FoldsRun:
         for name, found in record["together"].items()
     }
     return FoldsRun(folder, metrics, together, record["seconds"])
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _to_json(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_to_json(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _to_number(value: float | None) -> float:

@@ -20,6 +20,7 @@ from PIL import Image
 from softcam.data.synthesis.scene import SynthesisSettings
 from softcam.data.synthesis.sets import claim_folder, create_generator, write_all
 from softcam.files import write_atomic
+from softcam.runs import write_table
 
 Rows = Mapping[str, Sequence[Sequence[object]]]
 """Name of a table -> its rows that are about one image."""
@@ -89,7 +90,7 @@ def write_layout(
     done = write_all(lambda number: layout.write(number, folder, settings), settings.images, progress)
     for name, columns in layout.tables.items():
         table = pd.DataFrame([row for rows in done for row in rows[name]], columns=list(columns))
-        write_atomic(folder / name, table.to_csv(index=False, lineterminator="\n"))
+        write_table(folder / name, table)
     return folder
 
 
