@@ -41,8 +41,9 @@ class WholeCheckpoints(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, stream)
             except RuntimeError as error:
-                # torch closes its archive all the same, and the error of that hides what the disk has said.
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+                # torch closes its archive all the same, and the error of that hides what the disk or a signal has said.
+                hidden = error.__context__
+                raise hidden if isinstance(hidden, OSError | KeyboardInterrupt) else error from None
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True) -> Any:  # noqa: FBT001, FBT002 - Lightning's signature
         """Read a checkpoint.

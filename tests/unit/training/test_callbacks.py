@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -146,6 +146,41 @@ def test_checkpoints_appear_whole(tmp_path: Path) -> None:
         store.save_checkpoint({"bad": lambda: None}, path)
     assert store.load_checkpoint(path)["epoch"] == 3
     assert [item.name for item in path.parent.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("event", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("at", [1, 3])
+def test_what_interrupts_a_checkpoint_is_what_is_raised(
+    event: BaseException, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    real = Path.open
+
+    class Interrupted:
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.stream.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.stream, name)
+
+        def write(self, data: bytes) -> int:
+            nonlocal written
+            written += 1
+            if written == at:
+                raise event
+            return self.stream.write(data)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Interrupted(real(path, mode)))
+    with pytest.raises(type(event)):
+        WholeCheckpoints().save_checkpoint({"weights": torch.zeros(50_000)}, tmp_path / "a.ckpt")
+    assert written >= at
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
