@@ -27,9 +27,11 @@ def make_file(name: str, seed: int = 0) -> dict[str, Any]:
 
 def upload(desk: Desk, *files: dict[str, Any] | Path) -> None:
     """Choose files and wait until each is explained or refused."""
+    listed = desk.page.locator("#list li")
+    before = listed.count()
     desk.page.locator("#files").set_input_files(list(files))
+    desk.until(lambda: listed.count() > before)
     expect(desk.page.locator("#list li.queued, #list li.running")).to_have_count(0, timeout=30_000)
-    expect(desk.page.locator("#list li")).not_to_have_count(0)
     desk.settle()
 
 
