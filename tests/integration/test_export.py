@@ -38,6 +38,7 @@ def test_a_model_becomes_one_onnx_file(bundle: Path, tmp_path: Path, capfd: pyte
 
 
 def test_a_model_becomes_an_openvino_model(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO comes with the extra `openvino`")
     out = tmp_path / "model.xml"
     assert main(["export", str(bundle), "--format", "openvino", "--out", str(out)]) == 0
     printed = capfd.readouterr().out

@@ -270,6 +270,8 @@ def test_every_weight_learns(net: Net) -> None:
 @pytest.mark.parametrize("at", [8, (8, 16)])
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_earlier_place_can_be_exported(net: Net, at: object, strict: bool) -> None:
+    if strict:
+        pytest.importorskip("torch", minversion="2.12", reason="older ones cannot trace a forward that is put aside")
     model = convert(net, at=at, num_classes=3, images=IMAGES).eval()  # type: ignore[arg-type]
     batch = {0: torch.export.Dim("n", min=1, max=8)}
     program = torch.export.export(model.with_evidence(), (IMAGES,), dynamic_shapes=(batch,), strict=strict)
