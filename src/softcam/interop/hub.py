@@ -192,7 +192,8 @@ class HubSoftCAM(
         Raises:
             BundleError: If what is said of the model does not fit it.
         """
-        config = describe(self, self.classes, task=None, fingerprint=fingerprint(self), record=self._record())
+        digest = fingerprint(self)
+        config = describe(self, self.classes, task=None, fingerprint=digest, record=self._record(digest))
         own = self._hub_mixin_info.model_card_data.to_dict()  # type: ignore[no-untyped-call]
         license_ = {"license": config.provenance["license"]} if "license" in config.provenance else {}
         tags = sorted({*own["tags"], *data.pop("tags", ())})
@@ -201,7 +202,7 @@ class HubSoftCAM(
         return ModelCard(f"---\n{head.to_yaml()}\n---\n\n{write_card(config)}{usage}")
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        record = self._record()
+        record = self._record(fingerprint(self))
         save(
             self,
             save_directory,
@@ -211,10 +212,10 @@ class HubSoftCAM(
             provenance=record["provenance"],
         )
 
-    def _record(self) -> dict[str, Mapping[str, Any] | None]:
+    def _record(self, digest: str) -> dict[str, Mapping[str, Any] | None]:
         """Return what is known beside the weights; of other weights than those read, what was measured says nothing."""
         known, thresholds, measured = self._origin, self.thresholds, {}
-        if known is not None and fingerprint(self) == known.fingerprint:
+        if known is not None and digest == known.fingerprint:
             measured = {"calibration": known.calibration, "inputs": known.inputs}
         elif known is not None and thresholds == known.thresholds:
             thresholds = known.uncalibrated().thresholds
