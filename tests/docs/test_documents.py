@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fences import read_blocks
 from softcam.cli.program import create_parser
 from softcam.training import Recipe
 
@@ -23,10 +24,8 @@ def _blocks(language: str) -> list[object]:
     for document in DOCUMENTS:
         if language == "python" and document.parent == TUTORIALS:
             continue
-        text = document.read_text(encoding="utf-8")
-        for number, match in enumerate(re.finditer(rf"^( *)```{language}\n(.*?)^ *```", text, re.M | re.S)):
-            name = f"{document.relative_to(ROOT)}:{language}:{number}"
-            found.append(pytest.param(re.sub(rf"^{match[1]}", "", match[2], flags=re.M), id=name))
+        for number, block in enumerate(read_blocks(document, language)):
+            found.append(pytest.param(block, id=f"{document.relative_to(ROOT)}:{language}:{number}"))
     return found
 
 

@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 
 import softcam
+from fences import read_blocks
 from softcam.cli import main
 from softcam.imaging import Preprocessing
 
@@ -53,8 +54,8 @@ FEWER = {"--images 500": "--images 10", "--trials 24": "--trials 3"}
 
 def read_lines(page: Path) -> Iterator[str]:
     """Yield the commands of a page."""
-    for match in re.finditer(r"^( *)```bash\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S):
-        yield from (line.strip() for line in match[2].splitlines() if line.strip())
+    for block in read_blocks(page, "bash"):
+        yield from (line.strip() for line in block.splitlines() if line.strip())
 
 
 def find_elsewhere(line: str) -> str | None:
